@@ -1,0 +1,95 @@
+#include <atomic>
+#include <cstdlib>
+#include <stdexcept>
+#include <string>
+
+#include "kernels.h"
+#include "parallel.h"
+#include "vqk/isa.h"
+
+namespace vqk {
+namespace {
+
+struct Level {
+  const char* name;
+  bool (*supported)();
+  const Kernels* kernels;
+};
+
+// Slowest first. __builtin_cpu_supports also checks that the system saves the registers.
+const Level levels[] = {
+    {"portable", [] { return true; }, &portable::kernels},
+#if defined(VQK_X86_LEVELS)
+    {"avx2",
+     [] { return bool(__builtin_cpu_supports("avx2")) && bool(__builtin_cpu_supports("fma")); },
+     &avx2::kernels},
+    {"avx512",
+     [] {
+       return bool(__builtin_cpu_supports("avx512f")) && bool(__builtin_cpu_supports("avx512bw")) &&
+              bool(__builtin_cpu_supports("avx512dq")) &&
+              bool(__builtin_cpu_supports("avx512vl")) && bool(__builtin_cpu_supports("fma"));
+     },
+     &avx512::kernels},
+#endif
+};
+
+std::atomic<const Level*> active_level{nullptr};
+
+const Level* find(const std::string& name) {
+  std::string known;
+  for (const Level& level : levels) {
+    if (name == level.name) {
+      if (level.supported()) return &level;
+      throw std::runtime_error("VQK_ISA must be a level that this CPU has, got " + name +
+                               "; unset VQK_ISA to use the fastest one it has");
+    }
+    known += (known.empty() ? "" : ", ") + std::string(level.name);
+  }
+  throw std::invalid_argument("VQK_ISA must be one of " + known + ", got " + name);
+}
+
+const Level* choose() {
+  const char* forced = std::getenv("VQK_ISA");
+  if (forced != nullptr && *forced != '\0') return find(forced);
+  const Level* fastest = nullptr;
+  for (const Level& level : levels)
+    if (level.supported()) fastest = &level;
+  return fastest;
+}
+
+const Level& active() {
+  const Level* level = active_level.load(std::memory_order_acquire);
+  if (level == nullptr) {
+    level = choose();
+    active_level.store(level, std::memory_order_release);
+  }
+  return *level;
+}
+
+template <class Args, class Result>
+Result run(Result (*Kernels::*op)(const Args&), const Args& args) {
+  const Kernels& kernels = *active().kernels;
+  const DefaultFloatEnvironment environment;
+  return (kernels.*op)(args);
+}
+
+}  // namespace
+
+int isa_levels(const char** names) {
+  int count = 0;
+  for (const Level& level : levels)
+    if (level.supported()) names[count++] = level.name;
+  return count;
+}
+
+const char* isa() { return active().name; }
+
+void force_isa(const char* name) { active_level.store(find(name), std::memory_order_release); }
+
+void nearest_code(const NearestCode& args) { run(&Kernels::nearest_code, args); }
+int64_t lookup(const Lookup& args) { return run(&Kernels::lookup, args); }
+int64_t code_sums(const CodeSums& args) { return run(&Kernels::code_sums, args); }
+void vq_forward(const VqForward& args) { run(&Kernels::vq_forward, args); }
+void vq_backward(const VqBackward& args) { run(&Kernels::vq_backward, args); }
+
+}  // namespace vqk

@@ -1,0 +1,81 @@
+#pragma once
+
+#include "simd.h"
+
+namespace vqk::VQK_LEVEL {
+
+// Eight float64 lanes at every level, in as many registers as it takes: sums over lanes then have
+// the same bits everywhere. (GCC moves a single vector wider than the registers through memory.)
+constexpr int double_parts = 16 / lanes;
+typedef double DoublePart __attribute__((vector_size(4 * lanes), may_alias));
+typedef float FloatPart __attribute__((vector_size(2 * lanes), may_alias));
+
+struct Double8 {
+  DoublePart part[double_parts];
+};
+
+// Eight floats, aligned to 32 bytes.
+VQK_INLINE Double8 widen(const float* from) {
+  Double8 a;
+#if defined(__AVX512F__)  // GCC 12 converts by halves
+  a.part[0] = _mm512_maskz_cvtps_pd(0xff, _mm256_load_ps(from));
+#else
+  for (int p = 0; p < double_parts; ++p)
+    a.part[p] = __builtin_convertvector(reinterpret_cast<const FloatPart*>(from)[p], DoublePart);
+#endif
+  return a;
+}
+
+VQK_INLINE void narrow(const Double8& a, float* to) {
+#if defined(__AVX512F__)
+  _mm256_store_ps(to, _mm512_maskz_cvtpd_ps(0xff, a.part[0]));
+#else
+  for (int p = 0; p < double_parts; ++p)
+    reinterpret_cast<FloatPart*>(to)[p] = __builtin_convertvector(a.part[p], FloatPart);
+#endif
+}
+
+// Eight doubles, aligned to 64 bytes.
+VQK_INLINE Double8 load(const double* from) {
+  Double8 a;
+  for (int p = 0; p < double_parts; ++p) a.part[p] = reinterpret_cast<const DoublePart*>(from)[p];
+  return a;
+}
+
+VQK_INLINE void store(const Double8& a, double* to) {
+  for (int p = 0; p < double_parts; ++p) reinterpret_cast<DoublePart*>(to)[p] = a.part[p];
+}
+
+VQK_INLINE Double8 splat(double a) {
+  Double8 result;
+  for (int p = 0; p < double_parts; ++p) result.part[p] = a - DoublePart{};
+  return result;
+}
+
+VQK_INLINE Double8 operator+(Double8 a, const Double8& b) {
+  for (int p = 0; p < double_parts; ++p) a.part[p] += b.part[p];
+  return a;
+}
+
+VQK_INLINE Double8 operator-(Double8 a, const Double8& b) {
+  for (int p = 0; p < double_parts; ++p) a.part[p] -= b.part[p];
+  return a;
+}
+
+VQK_INLINE Double8 operator*(Double8 a, const Double8& b) {
+  for (int p = 0; p < double_parts; ++p) a.part[p] *= b.part[p];
+  return a;
+}
+
+VQK_INLINE Double8 operator/(Double8 a, const Double8& b) {
+  for (int p = 0; p < double_parts; ++p) a.part[p] /= b.part[p];
+  return a;
+}
+
+VQK_INLINE double sum_lanes(const Double8& a) {
+  alignas(64) double lane[8];
+  store(a, lane);
+  return ((lane[0] + lane[4]) + (lane[2] + lane[6])) + ((lane[1] + lane[5]) + (lane[3] + lane[7]));
+}
+
+}  // namespace vqk::VQK_LEVEL

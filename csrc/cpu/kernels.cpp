@@ -1,0 +1,7 @@
+#include "kernels.h"
+
+namespace vqk::VQK_LEVEL {
+
+const Kernels kernels = {nearest_code, lookup, code_sums, vq_forward, vq_backward};
+
+}  // namespace vqk::VQK_LEVEL

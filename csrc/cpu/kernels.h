@@ -1,0 +1,40 @@
+#pragma once
+
+#include "vqk/code_sums.h"
+#include "vqk/lookup.h"
+#include "vqk/nearest_code.h"
+#include "vqk/vq_backward.h"
+#include "vqk/vq_forward.h"
+
+namespace vqk {
+
+// The ops of one instruction-set level.
+struct Kernels {
+  void (*nearest_code)(const NearestCode&);
+  int64_t (*lookup)(const Lookup&);
+  int64_t (*code_sums)(const CodeSums&);
+  void (*vq_forward)(const VqForward&);
+  void (*vq_backward)(const VqBackward&);
+};
+
+namespace portable {
+extern const Kernels kernels;
+}
+namespace avx2 {
+extern const Kernels kernels;
+}
+namespace avx512 {
+extern const Kernels kernels;
+}
+
+#if defined(VQK_LEVEL)
+namespace VQK_LEVEL {
+void nearest_code(const NearestCode& args);
+int64_t lookup(const Lookup& args);
+int64_t code_sums(const CodeSums& args);
+void vq_forward(const VqForward& args);
+void vq_backward(const VqBackward& args);
+}  // namespace VQK_LEVEL
+#endif
+
+}  // namespace vqk

@@ -1,0 +1,36 @@
+#pragma once
+
+#include <cstdint>
+
+#include "inline.h"
+
+namespace vqk {
+
+// Uninitialised, aligned to 64 bytes. Throws std::bad_alloc.
+void* allocate(int64_t bytes);
+void release(void* memory) noexcept;
+
+// Uninitialised array for types without constructors. std::vector would leave weak symbols.
+template <class T>
+class Buffer {
+ public:
+  VQK_INLINE Buffer() : data_(nullptr) {}
+  VQK_INLINE explicit Buffer(int64_t size)
+      : data_(static_cast<T*>(allocate(size * int64_t(sizeof(T))))) {}
+  VQK_INLINE ~Buffer() { release(data_); }
+  Buffer(const Buffer&) = delete;
+  Buffer& operator=(const Buffer&) = delete;
+
+  VQK_INLINE void resize(int64_t size) {
+    release(data_);
+    data_ = nullptr;
+    data_ = static_cast<T*>(allocate(size * int64_t(sizeof(T))));
+  }
+  VQK_INLINE T* data() const { return data_; }
+  VQK_INLINE T& operator[](int64_t i) const { return data_[i]; }
+
+ private:
+  T* data_;
+};
+
+}  // namespace vqk

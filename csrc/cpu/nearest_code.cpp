@@ -1,0 +1,32 @@
+#include "vqk/nearest_code.h"
+
+#include "kernels.h"
+#include "memory.h"
+#include "parallel.h"
+#include "row_tiles.h"
+#include "search.h"
+
+namespace vqk::VQK_LEVEL {
+
+void nearest_code(const NearestCode& args) {
+  const int64_t dim = args.x.dim, num_rows = args.x.count;
+  if (num_rows == 0) return;
+  const Search search(args.codebook, args.num_codes, dim, args.metric, num_rows, args.threads);
+  const int64_t block = search.block_rows();
+  const int64_t tile_floats = block * padded(dim);
+  const int64_t scratch_floats = search.scratch_floats();
+  const int64_t worker_floats = (tile_floats + 15) / 16 * 16 + scratch_floats;
+  const Buffer<float> memory(args.threads * worker_floats);
+
+  parallel_for((num_rows + block - 1) / block, args.threads, [&](int64_t b, int worker) {
+    float* scratch = memory.data() + worker * worker_floats;
+    float* tile = scratch + scratch_floats;
+    const int64_t first = b * block;
+    const int64_t count = num_rows - first < block ? num_rows - first : block;
+    load_rows(args.x, first, count, tile);
+    search.assign(tile, count, scratch, args.indices + first,
+                  args.distances == nullptr ? nullptr : args.distances + first, nullptr);
+  });
+}
+
+}  // namespace vqk::VQK_LEVEL

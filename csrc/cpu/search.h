@@ -1,0 +1,35 @@
+#pragma once
+
+#include <cstdint>
+
+#include "packed_codebook.h"
+
+namespace vqk::VQK_LEVEL {
+
+// Nearest codes of blocks of rows: screen every code, certify, score exactly what is left.
+class Search {
+ public:
+  Search(const float* codebook, int64_t num_codes, int64_t dim, Metric metric, int64_t num_rows,
+         int threads);  // codebook: (K, D)
+  ~Search();
+
+  // Rows per call of assign that balance the workers and fit the caches.
+  int64_t block_rows() const { return block_rows_; }
+  // Floats of scratch per worker, a multiple of 16.
+  int64_t scratch_floats() const;
+
+  // Assigns `count` <= block_rows() rows.
+  //   tile:      (count, padded(D)) float32, aligned to 32 bytes, padding zero
+  //   scratch:   (scratch_floats(),) aligned to 64 bytes
+  //   indices:   (count,) out
+  //   distances: (count,) out; null to skip
+  //   finite:    (count,) out, 0 for a row with NaN or infinity; null to skip
+  void assign(const float* tile, int64_t count, float* scratch, int64_t* indices, float* distances,
+              uint8_t* finite) const;
+
+ private:
+  PackedCodebook codes_;
+  int64_t block_rows_;
+};
+
+}  // namespace vqk::VQK_LEVEL

@@ -1,0 +1,186 @@
+#include "vqk/vq_backward.h"
+
+#include "double8.h"
+#include "kernels.h"
+#include "memory.h"
+#include "parallel.h"
+#include "row_norms.h"
+#include "row_tiles.h"
+#include "sorted_sums.h"
+
+namespace vqk::VQK_LEVEL {
+namespace {
+
+constexpr int64_t block_rows = 64;
+
+// One row: everything (padded(D),) float32 with zero padding, arithmetic in float64.
+struct RowGradient {
+  const float* x;
+  const float* q;
+  const float* upstream;  // gradient of the quantized row
+  double divisor;         // u = x / divisor
+};
+
+// What the loss adds: pull * (u - q). Absent is not zero: 0 * NaN would reach x.
+struct Pull {
+  bool present;
+  double weight;
+};
+
+double dot(const float* a, const float* b, int64_t width) {
+  Double8 sum{};
+  for (int64_t i = 0; i < width; i += 8) sum = sum + widen(a + i) * widen(b + i);
+  return sum_lanes(sum);
+}
+
+// E(g) = stretch * g + along_u * u + along_q * q, or g when not rotated.
+struct Rotation {
+  bool present;
+  double stretch, along_u, along_q;
+};
+
+// (|q|/|u|) (g - 2 r (r.g) + 2 uh (qh.g)) with r = (uh + qh)/|uh + qh|, in terms of u and q. The
+// norm of uh + qh is clamped: opposite vectors leave r without a direction.
+Rotation rotate(const RowGradient& row, int64_t width) {
+  const double u_norm = __builtin_sqrt(dot(row.x, row.x, width)) / row.divisor;
+  const double q_norm = __builtin_sqrt(dot(row.q, row.q, width));
+  if (u_norm == 0.0 || q_norm == 0.0) return {false, 1.0, 0.0, 0.0};
+
+  const double u_scale = 1.0 / (u_norm * row.divisor), q_scale = 1.0 / q_norm;
+  Double8 square{}, across{}, along{};
+  for (int64_t i = 0; i < width; i += 8) {
+    const Double8 g = widen(row.upstream + i);
+    const Double8 qh = widen(row.q + i) * splat(q_scale);
+    const Double8 sum = widen(row.x + i) * splat(u_scale) + qh;
+    square = square + sum * sum;
+    across = across + sum * g;
+    along = along + qh * g;
+  }
+  const double length = __builtin_sqrt(sum_lanes(square));
+  const double clamped = length < smallest_norm ? smallest_norm : length;
+  const double reflect = 2.0 * sum_lanes(across) / (clamped * clamped);
+  const double stretch = q_norm / u_norm;
+  return {true, stretch, stretch * (2.0 * sum_lanes(along) - reflect) / u_norm,
+          -stretch * reflect / q_norm};
+}
+
+// Writes the gradient in u to `out`; returns its product with u.
+double gradient_in_u(const RowGradient& row, const Rotation& rotation, const Pull& pull,
+                     int64_t width, double* out) {
+  Double8 product{};
+  for (int64_t i = 0; i < width; i += 8) {
+    const Double8 q = widen(row.q + i);
+    Double8 u = widen(row.x + i), value = widen(row.upstream + i);
+    if (row.divisor != 1.0) u = u / splat(row.divisor);
+    if (rotation.present)
+      value = splat(rotation.stretch) * value + splat(rotation.along_u) * u +
+              splat(rotation.along_q) * q;
+    if (pull.present) value = value + splat(pull.weight) * (u - q);
+    store(value, out + i);
+    product = product + value * u;
+  }
+  return sum_lanes(product);
+}
+
+// One worker's tiles, (block_rows, padded(D)) each, and one row in float64.
+struct Workspace {
+  float *x, *q, *upstream, *grad;
+  double* row;
+};
+
+int64_t workspace_floats(int64_t width) {
+  return (4 * block_rows * width + 2 * width + 15) / 16 * 16;
+}
+
+Workspace lay_out(float* memory, int64_t width) {
+  const int64_t tile = block_rows * width;
+  return {memory, memory + tile, memory + 2 * tile, memory + 3 * tile,
+          reinterpret_cast<double*>(memory + 4 * tile)};
+}
+
+void row_gradient(const VqBackward& args, const RowGradient& row, const Pull& pull, double norm,
+                  int64_t width, double* wide, float* out) {
+  if (args.metric == Metric::cosine && norm < smallest_norm) {
+    for (int64_t i = 0; i < width; ++i) out[i] = 0.0f;
+    return;
+  }
+  Rotation rotation{false, 1.0, 0.0, 0.0};
+  if (args.estimator == Estimator::rotation && args.grad_quantized != nullptr)
+    rotation = rotate(row, width);
+  const double product = gradient_in_u(row, rotation, pull, width, wide);
+  const bool project = args.metric == Metric::cosine;
+  for (int64_t i = 0; i < width; ++i) {
+    const double u = double(row.x[i]) / row.divisor;
+    out[i] = float(project ? (wide[i] - u * product) / row.divisor : wide[i]);
+  }
+}
+
+// The gradient in x of rows [first, first + count).
+void block_gradient(const VqBackward& args, const Pull& pull, int64_t first, int64_t count,
+                    const Workspace& w) {
+  const int64_t dim = args.x.dim, width = padded(dim);
+  double norms[block_rows];
+  load_rows(args.x, first, count, w.x);
+  load_rows(args.quantized, first, count, w.q);
+  if (args.grad_quantized != nullptr)
+    load_rows(*args.grad_quantized, first, count, w.upstream);
+  else
+    for (int64_t i = 0; i < count * width; ++i) w.upstream[i] = 0.0f;
+  tile_norms(w.x, count, dim, norms);
+
+  for (int64_t r = 0; r < count; ++r) {
+    const float* upstream = w.upstream + r * width;
+    float* grad = w.grad + r * width;
+    if (args.indices[first + r] < 0) {
+      for (int64_t i = 0; i < width; ++i) grad[i] = upstream[i];
+      continue;
+    }
+    const double divisor = args.metric == Metric::cosine ? unit_divisor(norms[r]) : 1.0;
+    row_gradient(args, {w.x + r * width, w.q + r * width, upstream, divisor}, pull, norms[r], width,
+                 w.row, grad);
+  }
+  store_rows(*args.grad_x, first, count, w.grad);
+}
+
+void gradient_in_x(const VqBackward& args, const Pull& pull) {
+  const int64_t num_rows = args.x.count, width = padded(args.x.dim);
+  const int64_t floats = workspace_floats(width);
+  const Buffer<float> memory(args.threads * floats);
+  parallel_for((num_rows + block_rows - 1) / block_rows, args.threads, [&](int64_t b, int worker) {
+    const int64_t first = b * block_rows;
+    const int64_t count = num_rows - first < block_rows ? num_rows - first : block_rows;
+    block_gradient(args, pull, first, count, lay_out(memory.data() + worker * floats, width));
+  });
+}
+
+void gradient_in_codebook(const VqBackward& args, double scale) {
+  const int64_t num_rows = args.x.count;
+  const Buffer<int32_t> codes(num_rows);
+  for (int64_t n = 0; n < num_rows; ++n) {
+    const int64_t index = args.indices[n];
+    codes[n] = index >= 0 && index < args.num_codes ? int32_t(index) : -1;
+  }
+  const bool unit = args.metric == Metric::cosine;
+  const Buffer<double> divisors(unit ? num_rows : 0);
+  if (unit) {
+    row_norms(args.x, divisors.data(), args.threads);
+    for (int64_t n = 0; n < num_rows; ++n) divisors[n] = unit_divisor(divisors[n]);
+  }
+  sorted_sums({codes.data(), args.num_codes, &args.x, unit ? divisors.data() : nullptr,
+               &args.quantized, scale, nullptr, args.grad_codebook, args.threads});
+}
+
+}  // namespace
+
+void vq_backward(const VqBackward& args) {
+  int64_t valid = 0;
+  for (int64_t n = 0; n < args.x.count; ++n) valid += args.indices[n] >= 0;
+  double scale = 0.0;
+  if (args.grad_loss != nullptr && valid > 0)
+    scale = 2.0 * double(*args.grad_loss) / (double(valid) * double(args.x.dim));
+  if (args.grad_x != nullptr)
+    gradient_in_x(args, {args.grad_loss != nullptr, scale * args.commitment_weight});
+  if (args.grad_codebook != nullptr) gradient_in_codebook(args, scale * args.codebook_weight);
+}
+
+}  // namespace vqk::VQK_LEVEL

@@ -1,0 +1,27 @@
+#pragma once
+
+#include <cstdint>
+
+#include "vqk/metric.h"
+#include "vqk/rows.h"
+
+namespace vqk {
+
+// indices[n] is the code with the best canonical score F, ties to the lowest index:
+//   l2:     smallest sum over i ascending of t * t, t = double(x_i) - double(c_i)
+//   cosine: largest sum over i ascending of double(x_i) * double(c_i)
+// in float64, multiply and add rounded separately. A non-finite row gets index 0 and distance NaN;
+// a non-finite code never wins; without a finite code every row gets index 0 and NaN.
+struct NearestCode {
+  Rows x;                 // (N, D)
+  const float* codebook;  // (K, D)
+  int64_t num_codes;      // K >= 1
+  Metric metric;
+  int64_t* indices;  // (N,) out
+  float* distances;  // (N,) out: F rounded to float32; null to skip
+  int threads;
+};
+
+void nearest_code(const NearestCode& args);
+
+}  // namespace vqk
