@@ -1,0 +1,38 @@
+"""Exact fused vector quantization for PyTorch.
+
+``vq.nn.VectorQuantizer`` is the module, ``vq.vector_quantize`` the function, and
+``vq.nearest_code`` the search alone. ``python -m vqkernels`` checks the installation.
+"""
+
+from vqkernels import nn
+from vqkernels._version import __version__
+from vqkernels.functional import (
+    Explanation,
+    code_sums,
+    ema_update_,
+    explain,
+    lookup,
+    nearest_code,
+    vector_quantize,
+)
+from vqkernels.options import EMA, Gradient, Revive
+from vqkernels.outputs import CodeSums, CodeUsage, NearestCode, VQOutput
+
+__all__ = [
+    "EMA",
+    "CodeSums",
+    "CodeUsage",
+    "Explanation",
+    "Gradient",
+    "NearestCode",
+    "Revive",
+    "VQOutput",
+    "__version__",
+    "code_sums",
+    "ema_update_",
+    "explain",
+    "lookup",
+    "nearest_code",
+    "nn",
+    "vector_quantize",
+]

@@ -1,0 +1,1 @@
+"""Triton kernels, one file per op. Imported on first use only."""

@@ -1,0 +1,331 @@
+"""Stateless public functions: validate, call ops, return NamedTuples.
+
+Shapes: x is ``(B, D, *spatial)`` with ``channel_dim=1`` (also right for ``(N, D)``) or any other
+layout with the channels along ``channel_dim``. "Positions" means x's shape without the channels.
+x is read through its strides; no permuted copy is made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from vqkernels import _checks, ops
+from vqkernels._layout import row_shape
+from vqkernels.ops import dispatch
+from vqkernels.outputs import CodeSums, CodeUsage, NearestCode, VQOutput
+
+
+def nearest_code(
+    x: Tensor,
+    codebook: Tensor,
+    *,
+    metric: str = "l2",
+    channel_dim: int = 1,
+    backend: str | None = None,
+) -> NearestCode:
+    """The nearest code of every vector, exactly.
+
+    ``indices[n] = argmin_k F(x_n, c_k)`` where F is the float64 sum, i ascending, of
+    ``(x_i - c_i)^2`` with each operation rounded separately; ties go to the lowest index. With
+    ``metric="cosine"``: the argmax of the dot product with ``float32(c/|c|)``. The result is the
+    same bits on every backend and device. A vector with a NaN or an infinity gets index 0 and a
+    NaN distance; a code with one is never chosen. Not differentiable.
+
+    Equals, apart from rounding, ``torch.cdist(x, codebook).argmin(-1)`` for x of shape (N, D),
+    without the (N, K) matrix.
+
+    Args:
+        x: (B, D, *spatial); float32, float16 or bfloat16 (float64: reference backend).
+        codebook: (K, D), same choice of dtypes, same device as x.
+        metric: "l2" or "cosine".
+        channel_dim: dimension of x that holds the D channels.
+        backend: "native", "triton", "reference", or None for the first available one.
+
+    Returns:
+        NearestCode(indices int64, distances float32), both shaped like the positions of x.
+
+    Raises:
+        TypeError: wrong kind or dtype. ValueError: wrong shape, device or option.
+        RuntimeError: a backend asked for by name is not built.
+    """
+    channel = _check_search(x, codebook, metric, channel_dim)
+    codes = ops.normalize_codes(codebook.detach())[0] if metric == "cosine" else codebook.detach()
+    return NearestCode(*ops.nearest_code(x.detach(), codes, None, metric, channel, backend))
+
+
+def lookup(indices: Tensor, codebook: Tensor, *, channel_dim: int = 1) -> Tensor:
+    """Codes back to vectors: ``codebook[indices]`` with the channels put at ``channel_dim``.
+
+    Index -1 (a masked position) gives a zero vector. The gradient of a code is the sum over the
+    positions that hold it, accumulated in float64.
+
+    Args:
+        indices: positions, any shape of at least one dimension, integer dtype, values in [-1, K).
+        codebook: (K, D), floating dtype, same device.
+        channel_dim: where the channels go in the result, which has one more dimension.
+
+    Returns:
+        Vectors in the codebook's dtype, for indices (B, *spatial) of shape (B, D, *spatial).
+
+    Raises:
+        TypeError, ValueError: bad arguments. An index outside of [-1, K) raises ValueError on the
+            CPU and gives a NaN vector on CUDA, where reading it would stall the stream.
+    """
+    _checks.integers("indices", indices)
+    if indices.ndim < 1:
+        raise ValueError("indices must have at least 1 dimension, got shape ()")
+    _checks.codebook(codebook)
+    _checks.same_device("indices", indices, "codebook", codebook)
+    channel = _checks.channel_dim(channel_dim, indices.ndim + 1)
+    return ops.Lookup.apply(indices, codebook, channel)
+
+
+def vector_quantize(
+    x: Tensor,
+    codebook: Tensor,
+    *,
+    commitment_weight: float = 0.25,
+    codebook_weight: float = 1.0,
+    estimator: str = "straight_through",
+    metric: str = "l2",
+    mask: Tensor | None = None,
+    channel_dim: int = 1,
+    backend: str | None = None,
+) -> VQOutput:
+    """One quantizer step: assign, gather, losses, and a gradient through the assignment.
+
+    With q = codebook[argmin_k |x - c_k|] (van den Oord et al. 2017, equations 1 to 3)::
+
+        quantized = x + sg(q - x)        (bit-equal to q rounded to x's dtype)
+        loss = commitment_weight * mse(x, sg(q)) + codebook_weight * mse(sg(x), q)
+
+    mse is the mean over the valid elements (N_valid * D), 0 when there are none. With
+    ``estimator="rotation"`` the gradient goes through the rotation and scaling that take x to q
+    (Fifty et al. 2024, arXiv 2410.06424); the value is the same. With ``metric="cosine"`` x is
+    replaced by x/max(|x|, 1e-12) and c by c/|c| in all of the above.
+
+    Args:
+        x: (B, D, *spatial); float32, float16 or bfloat16 (float64: reference backend).
+            Differentiable.
+        codebook: (K, D), floating dtype. Differentiable through the codebook term of the loss.
+        commitment_weight: beta of the paper, at least 0.
+        codebook_weight: factor of the codebook term, at least 0; 0 for a codebook that an EMA or
+            nothing at all updates.
+        estimator: "straight_through" or "rotation".
+        metric: "l2" or "cosine".
+        mask: bool, shaped like the positions; False positions return x itself in ``quantized``
+            (gradient passes), index -1, and count nowhere.
+        channel_dim: dimension of x that holds the D channels.
+        backend: "native", "triton", "reference", or None.
+
+    Returns:
+        VQOutput(quantized, indices, loss, usage). Ties, non-finite values and exactness are as in
+        ``nearest_code``; a vector with a NaN or an infinity is quantized to NaN, so that the loss
+        shows it, and is left out of ``usage.counts``.
+
+    Raises:
+        TypeError, ValueError, RuntimeError: as ``nearest_code``.
+    """
+    out, _ = quantize_with_sums(
+        x,
+        codebook,
+        commitment_weight=commitment_weight,
+        codebook_weight=codebook_weight,
+        estimator=estimator,
+        metric=metric,
+        mask=mask,
+        channel_dim=channel_dim,
+        backend=backend,
+        statistics=False,
+    )
+    return out
+
+
+def quantize_with_sums(
+    x: Tensor,
+    codebook: Tensor,
+    *,
+    commitment_weight: float,
+    codebook_weight: float,
+    estimator: str,
+    metric: str,
+    mask: Tensor | None,
+    channel_dim: int,
+    backend: str | None,
+    statistics: bool,
+) -> tuple[VQOutput, Tensor]:
+    """``vector_quantize`` and the (K, D) sums per code: what a module with an EMA calls."""
+    channel = _check_search(x, codebook, metric, channel_dim)
+    _checks.at_least("commitment_weight", commitment_weight, 0.0)
+    _checks.at_least("codebook_weight", codebook_weight, 0.0)
+    _checks.one_of("estimator", estimator, _checks.ESTIMATORS)
+    _checks.mask(mask, x, row_shape(x, channel))
+    codes = ops.NormalizeCodes.apply(codebook) if metric == "cosine" else codebook
+    quantized, loss, indices, mse, counts, sums = ops.VectorQuantize.apply(
+        x,
+        codes,
+        mask,
+        metric,
+        estimator,
+        float(commitment_weight),
+        float(codebook_weight),
+        channel,
+        statistics,
+        backend,
+    )
+    return VQOutput(quantized, indices, loss, CodeUsage(counts, mse)), sums
+
+
+def code_sums(
+    x: Tensor,
+    indices: Tensor,
+    num_embeddings: int,
+    *,
+    mask: Tensor | None = None,
+    channel_dim: int = 1,
+) -> CodeSums:
+    """Rows per code and their sum, the same bits on every run and at any thread count.
+
+    ``counts[k] = #{n : indices[n] = k}``, ``sums[k] = sum of x_n with indices[n] = k``,
+    accumulated in float64. Rows that are masked, have index -1, or hold a NaN or an infinity
+    count nowhere. Not differentiable.
+
+    Args:
+        x: (B, D, *spatial), floating dtype.
+        indices: integer dtype, positions of x, values in [-1, num_embeddings).
+        num_embeddings: K, at least 1.
+        mask: bool, positions of x, or None.
+        channel_dim: dimension of x that holds the D channels.
+
+    Returns:
+        CodeSums(counts int64 (K,), sums float32 (K, D)).
+
+    Raises:
+        TypeError, ValueError: bad arguments; on the CPU also an index out of range.
+    """
+    _checks.floating("x", x)
+    if x.ndim < 2:
+        raise ValueError(f"x must have at least 2 dimensions, got shape {tuple(x.shape)}")
+    channel = _checks.channel_dim(channel_dim, x.ndim)
+    _checks.integers("indices", indices)
+    _checks.integer_at_least("num_embeddings", num_embeddings, 1)
+    positions = row_shape(x, channel)
+    _checks.shaped("indices", indices, positions)
+    _checks.same_device("indices", indices, "x", x)
+    _checks.mask(mask, x, positions)
+    return CodeSums(*ops.code_sums(x.detach(), indices, num_embeddings, mask, "l2", channel, None))
+
+
+def ema_update_(
+    codebook: Tensor,
+    cluster_size: Tensor,
+    embed_sum: Tensor,
+    counts: Tensor,
+    sums: Tensor,
+    *,
+    decay: float,
+    epsilon: float,
+) -> None:
+    """Moves a codebook by exponential moving averages, in place.
+
+    ``s <- g*s + (1-g)*counts``, ``m <- g*m + (1-g)*sums``, then
+    ``codebook = m / [(s+eps)/(S+K*eps)*S]`` with S the sum of s (van den Oord et al. 2017,
+    equations 6 to 8, with Laplace smoothing).
+
+    Args:
+        codebook: (K, D), float32; overwritten.
+        cluster_size: (K,), float32, s in rows; updated.
+        embed_sum: (K, D), float32, m; updated.
+        counts: (K,), integer or float, rows of this update.
+        sums: (K, D), float32, their sums.
+        decay: g in [0, 1).
+        epsilon: smoothing in rows, at least 0.
+
+    Raises:
+        TypeError, ValueError: bad arguments; nothing has been changed then.
+    """
+    _checks.codebook(codebook)
+    k, d = codebook.shape
+    state = {"cluster_size": cluster_size, "embed_sum": embed_sum}
+    for name, value in {**state, "counts": counts, "sums": sums}.items():
+        _checks.tensor(name, value)
+        _checks.shaped(name, value, (k,) if name in ("cluster_size", "counts") else (k, d))
+        _checks.same_device(name, value, "codebook", codebook)
+    for name, value in {"codebook": codebook, **state}.items():
+        if value.dtype not in (torch.float32, torch.float64):
+            raise TypeError(f"{name} must be float32 (or float64), got {value.dtype}")
+    _checks.in_range("decay", decay, 0.0, 1.0, closed_high=False)
+    _checks.at_least("epsilon", epsilon, 0.0)
+    ops.ema_update_(
+        codebook.detach(),
+        cluster_size,
+        embed_sum,
+        counts.detach(),
+        sums.detach(),
+        float(decay),
+        float(epsilon),
+    )
+
+
+class Explanation:
+    """Which backend serves each op for given inputs, and why the others do not.
+
+    Attributes:
+        chosen: op name -> backend name.
+        why_not: op name -> {backend name: reason}.
+    """
+
+    def __init__(self, chosen: dict[str, str], why_not: dict[str, dict[str, str]]) -> None:
+        self.chosen = chosen
+        self.why_not = why_not
+
+    def __repr__(self) -> str:
+        lines = []
+        for op, backend in self.chosen.items():
+            lines.append(f"{op}: {backend}")
+            lines += [f"    not {name}: {reason}" for name, reason in self.why_not[op].items()]
+        return "\n".join(lines)
+
+
+_EXPLAINED: Sequence[str] = ("nearest_code", "vq_forward", "vq_backward", "lookup", "code_sums")
+
+
+def explain(x: Tensor, codebook: Tensor, *, backend: str | None = None) -> Explanation:
+    """Says which backend every op would use on these inputs, and why not another one.
+
+    Args:
+        x, codebook: as for ``nearest_code``; only device and dtype are read.
+        backend: as for ``nearest_code``.
+
+    Returns:
+        An Explanation; printing it gives the table.
+
+    Raises:
+        As ``nearest_code``: a backend asked for by name that cannot run is refused here too.
+    """
+    _checks.floating("x", x)
+    _checks.codebook(codebook)
+    _checks.same_device("codebook", codebook, "x", x)
+    chosen: dict[str, str] = {}
+    why_not: dict[str, dict[str, str]] = {}
+    for op in _EXPLAINED:
+        chosen[op] = dispatch.choose(op, x, codebook, backend)
+        reasons: dict[str, Any] = {
+            name: dispatch.why_not(op, name, x, codebook) or f"{chosen[op]} comes first"
+            for name in dispatch.BACKENDS
+            if name != chosen[op]
+        }
+        why_not[op] = reasons
+    return Explanation(chosen, why_not)
+
+
+def _check_search(x: Tensor, codebook: Tensor, metric: str, channel_dim: int) -> int:
+    _checks.codebook(codebook)
+    channel = _checks.vectors(x, codebook.shape[1], channel_dim)
+    _checks.same_device("codebook", codebook, "x", x)
+    _checks.one_of("metric", metric, _checks.METRICS)
+    return channel

@@ -1,0 +1,5 @@
+"""Modules: state and options, no maths."""
+
+from vqkernels.nn.vector_quantizer import VectorQuantizer
+
+__all__ = ["VectorQuantizer"]

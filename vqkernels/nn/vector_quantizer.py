@@ -1,0 +1,301 @@
+"""VectorQuantizer: a codebook, the options of its update, and the state machine around them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from vqkernels import _checks, functional, ops
+from vqkernels.nn import _kmeans
+from vqkernels.nn._full_precision import FullPrecision
+from vqkernels.options import EMA, Gradient, Revive, Update
+from vqkernels.outputs import VQOutput
+
+_INITS = ("kmeans", "uniform", "normal")
+_COUNT_DECAY = 0.99  # of the usage average that revival reads when no EMA trains the codebook
+
+
+class VectorQuantizer(FullPrecision):
+    """Replaces each vector by its nearest code (van den Oord et al. 2017, arXiv 1711.00937).
+
+    The values, losses and gradients are those of ``vqkernels.vector_quantize``; this module adds
+    the codebook and how it learns. The codebook moves at one known place: a training forward
+    stores its statistics when it ends, and the next one applies them when it starts; so does
+    ``flush()``, and so does leaving training mode when an update is due. Until then
+    ``decode(out.indices)`` reproduces ``out.quantized``, and a checkpointed region recomputes with
+    the same codebook.
+    Training mode alone decides whether statistics are kept, as in BatchNorm.
+
+    The codebook and its statistics are float32 and stay so through ``.half()``, ``.to(dtype)``,
+    loading and autocast.
+
+    Args:
+        num_embeddings: K, number of codes.
+        embedding_dim: D, length of a code.
+        commitment_weight: beta, factor of ``mse(x, sg(q))``.
+        update: ``EMA(decay, epsilon, every)``, ``Gradient(weight)`` (the codebook is a Parameter
+            for the optimizer), or None (frozen).
+        estimator: "straight_through" or "rotation".
+        metric: "l2" or "cosine" (the codebook's directions; ``quantized`` is a unit vector).
+        init: "kmeans" (10 iterations on the first training batch), "uniform" in [-1/K, 1/K],
+            "normal", or a (K, D) tensor. Until k-means has run, the codebook holds the "normal"
+            draw.
+        revive: ``Revive(...)`` replaces dead codes by rows of the batch, None never does. A frozen
+            codebook is never revived.
+        channel_dim: dimension of x that holds the D channels: 1 for (B, D, *spatial), -1 for
+            (B, T, D).
+        backend: "native", "triton", "reference", or None for the first available one.
+
+    Attributes:
+        codebook: (K, D) float32, a Parameter with ``Gradient`` and a buffer otherwise.
+
+    Raises:
+        TypeError, ValueError: an argument breaks its contract.
+    """
+
+    codebook: Tensor
+    cluster_size: Tensor | None
+    embed_sum: Tensor | None
+    pending_counts: Tensor | None
+    pending_sums: Tensor | None
+    pending_rows: Tensor | None
+    pending_steps: Tensor
+    initialised: Tensor
+    clock: Tensor
+
+    def __init__(
+        self,
+        num_embeddings: int,
+        embedding_dim: int,
+        *,
+        commitment_weight: float = 0.25,
+        update: Update = EMA(),  # noqa: B008 (frozen)
+        estimator: str = "straight_through",
+        metric: str = "l2",
+        init: str | Tensor = "kmeans",
+        revive: Revive | None = Revive(),  # noqa: B008 (frozen)
+        channel_dim: int = 1,
+        backend: str | None = None,
+    ) -> None:
+        super().__init__()
+        _checks.integer_at_least("num_embeddings", num_embeddings, 1)
+        _checks.integer_at_least("embedding_dim", embedding_dim, 1)
+        _checks.at_least("commitment_weight", commitment_weight, 0.0)
+        _checks.one_of("estimator", estimator, _checks.ESTIMATORS)
+        _checks.one_of("metric", metric, _checks.METRICS)
+        if not (update is None or isinstance(update, (EMA, Gradient))):
+            raise TypeError(f"update must be EMA(...), Gradient(...) or None, got {update!r}")
+        if not (revive is None or isinstance(revive, Revive)):
+            raise TypeError(f"revive must be Revive(...) or None, got {revive!r}")
+        if isinstance(channel_dim, bool) or not isinstance(channel_dim, int):
+            raise TypeError(f"channel_dim must be an integer, got {channel_dim!r}")
+        if backend is not None:
+            _checks.one_of("backend", backend, ops.dispatch.BACKENDS)
+        self.num_embeddings = num_embeddings
+        self.embedding_dim = embedding_dim
+        self.commitment_weight = float(commitment_weight)
+        self.update = update
+        self.estimator = estimator
+        self.metric = metric
+        self.revive = None if update is None else revive
+        self.channel_dim = channel_dim
+        self.backend = backend
+        self._make_state(_initial_codebook(init, num_embeddings, embedding_dim))
+        # A plain flag beside the buffer, so that the steps after init do not read the device.
+        self._init_done = not (isinstance(init, str) and init == "kmeans")
+        self.initialised.fill_(int(self._init_done))
+
+    def _make_state(self, codebook: Tensor) -> None:
+        k = codebook.shape[0]
+        ema, trained = isinstance(self.update, EMA), self.update is not None
+        if isinstance(self.update, Gradient):
+            self.codebook = nn.Parameter(codebook)
+        else:
+            self.register_buffer("codebook", codebook)
+        rows = None
+        if self.revive is not None:
+            rows = codebook.new_zeros(self.revive.candidates, codebook.shape[1])
+        counter = torch.zeros((), dtype=torch.int64)
+        self.register_buffer("cluster_size", codebook.new_ones(k) if trained else None)
+        directions = ops.normalize_codes(codebook)[0] if self.metric == "cosine" else codebook
+        self.register_buffer("embed_sum", directions.clone() if ema else None)
+        self.register_buffer("pending_counts", codebook.new_zeros(k) if trained else None)
+        self.register_buffer("pending_sums", torch.zeros_like(codebook) if ema else None)
+        self.register_buffer("pending_rows", rows)
+        self.register_buffer("pending_steps", counter.clone())
+        self.register_buffer("initialised", counter.clone())
+        self.register_buffer("clock", counter.clone())
+
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> VQOutput:
+        """Quantizes x; in training mode also keeps its statistics.
+
+        Args:
+            x: (B, D, *spatial) with ``channel_dim=1``; float32, float16 or bfloat16.
+            mask: bool, positions of x; False positions count nowhere and pass through.
+
+        Returns:
+            VQOutput(quantized, indices, loss, usage).
+        """
+        self._check(x, mask)
+        if self.training:
+            if not self._init_done:
+                self._initialise(x, mask)
+            self._advance(self._every)
+        out, sums = functional.quantize_with_sums(
+            x,
+            self.codebook,
+            commitment_weight=self.commitment_weight,
+            codebook_weight=self.update.weight if isinstance(self.update, Gradient) else 0.0,
+            estimator=self.estimator,
+            metric=self.metric,
+            mask=mask,
+            channel_dim=self.channel_dim,
+            backend=self.backend,
+            statistics=self.training and isinstance(self.update, EMA),
+        )
+        if self.training:
+            self._observe(x, mask, out.usage.counts, sums)
+        return out
+
+    @torch.no_grad()
+    def encode(self, x: Tensor) -> Tensor:
+        """Indices of the nearest codes: int64, positions of x. Changes no state."""
+        return functional.nearest_code(
+            x,
+            self.codebook,
+            metric=self.metric,
+            channel_dim=self.channel_dim,
+            backend=self.backend,
+        ).indices
+
+    def decode(self, indices: Tensor) -> Tensor:
+        """Vectors of the codes, float32, channels at ``channel_dim``; index -1 gives zeros.
+
+        Until the codebook moves this equals ``forward(x).quantized`` at valid positions, up to the
+        rounding to x's dtype. Differentiable in a ``Gradient`` codebook.
+        """
+        codebook = self.codebook
+        if self.metric == "cosine":
+            codebook = ops.NormalizeCodes.apply(codebook)
+        return functional.lookup(indices, codebook, channel_dim=self.channel_dim)
+
+    def flush(self) -> None:
+        """Moves the codebook by whatever statistics are pending, due or not."""
+        self._advance(1)
+
+    def init_codebook(self, x: Tensor, mask: Tensor | None = None) -> None:
+        """Runs the k-means initialisation on x now; does nothing on an initialised codebook."""
+        self._check(x, mask)
+        if not self._init_done:
+            self._initialise(x, mask)
+
+    def train(self, mode: bool = True) -> VectorQuantizer:
+        if self.training and not mode:
+            self._advance(self._every)
+        super().train(mode)
+        return self
+
+    @property
+    def _every(self) -> int:
+        return self.update.every if isinstance(self.update, EMA) else 1
+
+    def _check(self, x: Tensor, mask: Tensor | None) -> None:
+        # Before any state moves: a bad argument must leave the module as it was.
+        channel = _checks.vectors(x, self.embedding_dim, self.channel_dim)
+        _checks.same_device("x", x, "codebook", self.codebook)
+        _checks.mask(mask, x, (*x.shape[:channel], *x.shape[channel + 1 :]))
+        ops.dispatch.choose("vq_forward", x, self.codebook, self.backend)
+
+    @torch.no_grad()
+    def _initialise(self, x: Tensor, mask: Tensor | None) -> None:
+        _kmeans.initialise_(
+            self.codebook,
+            self.cluster_size,
+            self.embed_sum,
+            self.initialised,
+            x.detach(),
+            mask,
+            metric=self.metric,
+            channel_dim=self.channel_dim % x.ndim,
+            backend=self.backend,
+        )
+        if not torch.compiler.is_compiling():
+            self._init_done = bool(self.initialised)
+        elif mask is None and x.numel() > 0:
+            self._init_done = True  # the shape alone proves that rows were seen
+
+    @torch.no_grad()
+    def _advance(self, steps_due: int) -> None:
+        if self.cluster_size is None or self.pending_counts is None:
+            return
+        ema = self.update if isinstance(self.update, EMA) else EMA(decay=_COUNT_DECAY)
+        revive = self.revive or Revive()
+        ops.advance_(
+            self.codebook,
+            self.cluster_size,
+            self.embed_sum,
+            self.pending_counts,
+            self.pending_sums,
+            self.pending_rows,
+            self.pending_steps,
+            self.clock,
+            ema.decay,
+            ema.epsilon,
+            steps_due,
+            self.metric,
+            revive.threshold,
+            revive.every,
+        )
+
+    @torch.no_grad()
+    def _observe(self, x: Tensor, mask: Tensor | None, counts: Tensor, sums: Tensor) -> None:
+        if self.pending_counts is None:
+            return
+        rows = found = None
+        if self.revive is not None:
+            rows, found = ops.sample_rows(
+                x.detach(),
+                mask,
+                self.clock,
+                self.revive.candidates,
+                self.revive.seed,
+                self.metric,
+                self.channel_dim % x.ndim,
+            )
+        ops.observe_(
+            self.pending_counts,
+            self.pending_sums,
+            self.pending_rows,
+            self.pending_steps,
+            counts,
+            sums if self.pending_sums is not None else None,
+            rows,
+            found,
+        )
+
+    def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        super()._load_from_state_dict(*args, **kwargs)
+        if not self.initialised.is_meta:
+            self._init_done = bool(self.initialised)
+
+    def extra_repr(self) -> str:
+        return (
+            f"{self.num_embeddings}, {self.embedding_dim}, update={self.update}, "
+            f"estimator={self.estimator!r}, metric={self.metric!r}, revive={self.revive}, "
+            f"channel_dim={self.channel_dim}, backend={self.backend!r}"
+        )
+
+
+def _initial_codebook(init: str | Tensor, k: int, d: int) -> Tensor:
+    if isinstance(init, Tensor):
+        _checks.codebook(init, "init")
+        _checks.shaped("init", init, (k, d))
+        return init.detach().to(torch.float32, copy=True)
+    if not isinstance(init, str):
+        raise TypeError(f"init must be a string or a (K, D) tensor, got {type(init).__name__}")
+    _checks.one_of("init", init, _INITS)
+    if init == "uniform":
+        return torch.empty(k, d).uniform_(-1.0 / k, 1.0 / k)
+    return torch.randn(k, d)

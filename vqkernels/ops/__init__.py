@@ -1,0 +1,33 @@
+"""Op contracts: schema, fake, backend choice and autograd. Importing this registers them all."""
+
+from vqkernels.ops.advance import advance_
+from vqkernels.ops.code_sums import code_sums
+from vqkernels.ops.ema_update import ema_update_
+from vqkernels.ops.kmeans_step import kmeans_start_, kmeans_step_
+from vqkernels.ops.lookup import Lookup, lookup, lookup_backward
+from vqkernels.ops.nearest_code import nearest_code
+from vqkernels.ops.normalize_codes import NormalizeCodes, normalize_codes
+from vqkernels.ops.observe import observe_
+from vqkernels.ops.sample_rows import sample_rows
+from vqkernels.ops.vector_quantize import VectorQuantize
+from vqkernels.ops.vq_backward import vq_backward
+from vqkernels.ops.vq_forward import vq_forward
+
+__all__ = [
+    "Lookup",
+    "NormalizeCodes",
+    "VectorQuantize",
+    "advance_",
+    "code_sums",
+    "ema_update_",
+    "kmeans_start_",
+    "kmeans_step_",
+    "lookup",
+    "lookup_backward",
+    "nearest_code",
+    "normalize_codes",
+    "observe_",
+    "sample_rows",
+    "vq_backward",
+    "vq_forward",
+]

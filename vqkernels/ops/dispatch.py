@@ -1,0 +1,90 @@
+"""Which backend runs an op, and why not another one."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from vqkernels import _checks
+from vqkernels.backends import native
+
+BACKENDS = ("native", "triton", "reference")
+_ORDER = {"cpu": ("native", "reference"), "cuda": ("triton", "native", "reference")}
+_TRITON_OPS = ("nearest_code",)
+_LOW = (torch.float32, torch.float16, torch.bfloat16)
+
+
+def choose(op: str, x: Tensor, codebook: Tensor | None, requested: str | None) -> str:
+    """The backend that runs ``op`` on ``x``.
+
+    ``requested=None`` takes the first available of the device's order. A backend asked for by
+    name is used or refused, never replaced; "triton" asks for its search, and the ops that follow
+    the search run on ``reference`` then.
+
+    Raises:
+        ValueError: no backend has that name, or it does not serve the device.
+        TypeError: it does not serve the dtype.
+        RuntimeError: it is not built or not installed.
+    """
+    if requested is not None:
+        _checks.one_of("backend", requested, BACKENDS)
+        search_only = requested == "triton" and op not in _TRITON_OPS
+        refusal = _refusal(_TRITON_OPS[0] if search_only else op, requested, x, codebook)
+        if refusal is not None:
+            kind, reason = refusal
+            raise kind(reason)
+        return "reference" if search_only else requested
+    for name in _ORDER.get(x.device.type, ()):
+        if _refusal(op, name, x, codebook) is None:
+            return name
+    return "reference"
+
+
+def why_not(op: str, name: str, x: Tensor, codebook: Tensor | None) -> str | None:
+    """Why ``name`` cannot run ``op`` on ``x``; None when it can."""
+    refusal = _refusal(op, name, x, codebook)
+    return None if refusal is None else refusal[1]
+
+
+_Refusal = tuple[type[Exception], str] | None
+
+
+def _refusal(op: str, name: str, x: Tensor, codebook: Tensor | None) -> _Refusal:
+    if name == "reference":
+        return None
+    for argument, value in (("x", x), ("codebook", codebook)):
+        if value is not None and value.dtype not in _LOW:
+            reason = (
+                f"{argument} must be float32, float16 or bfloat16 for backend={name!r}, "
+                f"got {value.dtype}"
+            )
+            return TypeError, reason
+    return _AVAILABLE[name](op, x)
+
+
+def _native(op: str, x: Tensor) -> _Refusal:
+    if x.device.type != "cpu":
+        return ValueError, f"x must be on the CPU for backend='native', got {x.device}"
+    missing = native.missing()
+    return None if missing is None else (RuntimeError, missing)
+
+
+def _triton(op: str, x: Tensor) -> _Refusal:
+    if op not in _TRITON_OPS:
+        return ValueError, f"backend must be one that has {op}, got 'triton' (nearest_code only)"
+    interpreted = os.environ.get("TRITON_INTERPRET") == "1"
+    if x.device.type != "cuda" and not (interpreted and x.device.type == "cpu"):
+        return ValueError, f"x must be on a CUDA device for backend='triton', got {x.device}"
+    if interpreted and x.dtype == torch.bfloat16:
+        return TypeError, "x must be float32 or float16 under TRITON_INTERPRET=1, got bfloat16"
+    try:
+        import triton  # noqa: F401
+    except ImportError as cause:
+        return RuntimeError, f"backend='triton' must have triton installed, got {cause}"
+    return None
+
+
+_AVAILABLE: dict[str, Callable[[str, Tensor], _Refusal]] = {"native": _native, "triton": _triton}

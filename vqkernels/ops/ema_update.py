@@ -1,0 +1,69 @@
+"""ema_update_: the moving-average codebook update. The formula stands here and nowhere else."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from vqkernels._numerics import fixed_sum
+from vqkernels.ops._library import define
+
+
+def moved(
+    cluster_size: Tensor,
+    embed_sum: Tensor,
+    counts: Tensor,
+    sums: Tensor,
+    decay: float,
+    epsilon: float,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """(codebook, cluster_size, embed_sum) after one update.
+
+    s <- g*s + (1-g)*counts and m <- g*m + (1-g)*sums; codebook = m / [(s+eps)/(S+K*eps)*S] with
+    S = sum of s (van den Oord et al. 2017, equations 6 to 8, with Laplace smoothing). The smoothed
+    size is not stored.
+    """
+    size = decayed(cluster_size, counts, decay)
+    total_sum = decay * embed_sum + (1.0 - decay) * sums.to(embed_sum.dtype)
+    mass = fixed_sum(size)
+    smoothed = (size + epsilon) / (mass + size.numel() * epsilon) * mass
+    return total_sum / smoothed[:, None], size, total_sum
+
+
+def decayed(cluster_size: Tensor, counts: Tensor, decay: float) -> Tensor:
+    """The moving average of the rows per code."""
+    return decay * cluster_size + (1.0 - decay) * counts.to(cluster_size.dtype)
+
+
+def _impl(
+    codebook: Tensor,
+    cluster_size: Tensor,
+    embed_sum: Tensor,
+    counts: Tensor,
+    sums: Tensor,
+    decay: float,
+    epsilon: float,
+) -> None:
+    new_codebook, new_size, new_sum = moved(cluster_size, embed_sum, counts, sums, decay, epsilon)
+    codebook.copy_(new_codebook)
+    cluster_size.copy_(new_size)
+    embed_sum.copy_(new_sum)
+
+
+def _fake(
+    codebook: Tensor,
+    cluster_size: Tensor,
+    embed_sum: Tensor,
+    counts: Tensor,
+    sums: Tensor,
+    decay: float,
+    epsilon: float,
+) -> None:
+    return None
+
+
+ema_update_ = define(
+    "ema_update_(Tensor(a!) codebook, Tensor(b!) cluster_size, Tensor(c!) embed_sum, "
+    "Tensor counts, Tensor sums, float decay, float epsilon) -> ()",
+    _impl,
+    _fake,
+)

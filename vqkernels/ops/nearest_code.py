@@ -1,0 +1,58 @@
+"""nearest_code: the search. Integer output, so no gradient."""
+
+from __future__ import annotations
+
+import importlib
+
+import torch
+from torch import Tensor
+
+from vqkernels._layout import row_shape
+from vqkernels.backends import native, reference
+from vqkernels.ops._library import define
+from vqkernels.ops.dispatch import choose
+
+
+def search(
+    x: Tensor, codebook: Tensor, metric: str, channel_dim: int, backend: str | None
+) -> tuple[Tensor, Tensor]:
+    """Runs the search on the chosen backend; also the first half of ``vq_forward``."""
+    chosen = choose("nearest_code", x, codebook, backend)
+    if chosen == "native":
+        return native.nearest_code(x, codebook, metric, channel_dim)
+    if chosen == "triton":
+        # Imported on first use: `import vqkernels` needs torch alone.
+        launcher = importlib.import_module("vqkernels.backends.triton.nearest_code")
+        return launcher.nearest_code(x, codebook, metric, channel_dim)
+    return reference.nearest_code(x, codebook, metric, channel_dim)
+
+
+def _impl(
+    x: Tensor,
+    codebook: Tensor,
+    prepared: list[Tensor] | None,
+    metric: str,
+    channel_dim: int,
+    backend: str | None,
+) -> tuple[Tensor, Tensor]:
+    return search(x, codebook, metric, channel_dim, backend)
+
+
+def _fake(
+    x: Tensor,
+    codebook: Tensor,
+    prepared: list[Tensor] | None,
+    metric: str,
+    channel_dim: int,
+    backend: str | None,
+) -> tuple[Tensor, Tensor]:
+    shape = row_shape(x, channel_dim)
+    return x.new_empty(shape, dtype=torch.int64), x.new_empty(shape, dtype=torch.float32)
+
+
+nearest_code = define(
+    "nearest_code(Tensor x, Tensor codebook, Tensor[]? prepared, str metric, int channel_dim, "
+    "str? backend) -> (Tensor indices, Tensor distances)",
+    _impl,
+    _fake,
+)

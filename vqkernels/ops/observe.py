@@ -1,0 +1,53 @@
+"""observe_: stores the statistics of one training forward until the codebook moves."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from vqkernels.ops._library import define, in_recompute
+
+
+def _impl(
+    pending_counts: Tensor,
+    pending_sums: Tensor | None,
+    pending_rows: Tensor | None,
+    pending_steps: Tensor,
+    counts: Tensor,
+    sums: Tensor | None,
+    rows: Tensor | None,
+    found: Tensor | None,
+) -> None:
+    """Adds counts and sums, keeps the newest candidate rows, counts the step.
+
+    Does nothing in a recompute, and nothing when no row counted (an empty or fully masked batch).
+    """
+    if in_recompute():
+        return
+    pending_counts.add_(counts.to(pending_counts.dtype))
+    if pending_sums is not None and sums is not None:
+        pending_sums.add_(sums)
+    if pending_rows is not None and rows is not None and found is not None:
+        pending_rows.copy_(torch.where(found > 0, rows, pending_rows))
+    pending_steps.add_((counts.sum() > 0).to(pending_steps.dtype))
+
+
+def _fake(
+    pending_counts: Tensor,
+    pending_sums: Tensor | None,
+    pending_rows: Tensor | None,
+    pending_steps: Tensor,
+    counts: Tensor,
+    sums: Tensor | None,
+    rows: Tensor | None,
+    found: Tensor | None,
+) -> None:
+    return None
+
+
+observe_ = define(
+    "observe_(Tensor(a!) pending_counts, Tensor(b!)? pending_sums, Tensor(c!)? pending_rows, "
+    "Tensor(d!) pending_steps, Tensor counts, Tensor? sums, Tensor? rows, Tensor? found) -> ()",
+    _impl,
+    _fake,
+)

@@ -1,0 +1,77 @@
+"""The differentiable quantizer step: ``vq_forward`` and ``vq_backward`` under one Function."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+from torch.autograd import Function
+from torch.autograd.function import once_differentiable
+
+from vqkernels.ops.vq_backward import vq_backward
+from vqkernels.ops.vq_forward import vq_forward
+
+
+class VectorQuantize(Function):
+    """(x, codebook) -> (quantized, loss, indices, mse, counts, sums).
+
+    quantized and loss are differentiable in x; loss also in the codebook. Saved are x, the chosen
+    rows and the indices, never the codebook: a buffer that moves between two forwards and one
+    backward would otherwise invalidate the graph.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        codebook: Tensor,
+        mask: Tensor | None,
+        metric: str,
+        estimator: str,
+        commitment_weight: float,
+        codebook_weight: float,
+        channel_dim: int,
+        statistics: bool,
+        backend: str | None,
+    ) -> tuple[Tensor, ...]:
+        rows, indices, mse, counts, sums = vq_forward(
+            x, codebook, None, mask, metric, channel_dim, statistics, backend
+        )
+        quantized = rows.to(x.dtype)
+        loss = mse * (commitment_weight + codebook_weight)
+        ctx.save_for_backward(x, rows, indices)
+        ctx.options = (
+            codebook.shape[0],
+            metric,
+            estimator,
+            commitment_weight,
+            codebook_weight,
+            channel_dim,
+        )
+        ctx.backend = backend
+        ctx.codebook_dtype = codebook.dtype
+        ctx.mark_non_differentiable(indices, mse, counts, sums)
+        ctx.set_materialize_grads(False)
+        return quantized, loss, indices, mse, counts, sums
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
+        grad_quantized, grad_loss = grads[:2]
+        need_x, need_codebook = ctx.needs_input_grad[:2]
+        if grad_quantized is None and grad_loss is None:
+            return (None,) * 10
+        grad_x, grad_codebook = vq_backward(
+            grad_quantized,
+            grad_loss,
+            *ctx.saved_tensors,
+            *ctx.options,
+            need_x,
+            need_codebook,
+            ctx.backend,
+        )
+        return (
+            grad_x if need_x else None,
+            grad_codebook.to(ctx.codebook_dtype) if need_codebook else None,
+            *(None,) * 8,
+        )

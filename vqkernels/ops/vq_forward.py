@@ -1,0 +1,62 @@
+"""vq_forward: assign, gather, squared error, counts and sums of one training or eval step."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from vqkernels._layout import like_x, row_shape
+from vqkernels._numerics import wide
+from vqkernels.backends import native, reference
+from vqkernels.ops._library import define
+from vqkernels.ops.dispatch import choose
+from vqkernels.ops.nearest_code import search
+
+_Result = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
+
+
+def _impl(
+    x: Tensor,
+    codebook: Tensor,
+    prepared: list[Tensor] | None,
+    mask: Tensor | None,
+    metric: str,
+    channel_dim: int,
+    statistics: bool,
+    backend: str | None,
+) -> _Result:
+    if choose("vq_forward", x, codebook, backend) == "native":
+        return native.vq_forward(x, codebook, mask, metric, channel_dim, statistics)
+    # Triton has the search so far; what follows it is plain PyTorch there.
+    indices, _ = search(x, codebook, metric, channel_dim, backend)
+    return reference.vq_forward(x, codebook, indices, mask, metric, channel_dim, statistics)
+
+
+def _fake(
+    x: Tensor,
+    codebook: Tensor,
+    prepared: list[Tensor] | None,
+    mask: Tensor | None,
+    metric: str,
+    channel_dim: int,
+    statistics: bool,
+    backend: str | None,
+) -> _Result:
+    k, d = codebook.shape
+    dtype = wide(x.dtype, codebook.dtype)
+    return (
+        like_x(x, dtype),
+        x.new_empty(row_shape(x, channel_dim), dtype=torch.int64),
+        x.new_empty((), dtype=dtype),
+        x.new_empty(k, dtype=torch.int64),
+        x.new_empty(k if statistics else 0, d, dtype=dtype),
+    )
+
+
+vq_forward = define(
+    "vq_forward(Tensor x, Tensor codebook, Tensor[]? prepared, Tensor? mask, str metric, "
+    "int channel_dim, bool statistics, str? backend) "
+    "-> (Tensor quantized, Tensor indices, Tensor mse, Tensor counts, Tensor sums)",
+    _impl,
+    _fake,
+)

@@ -1,0 +1,75 @@
+"""Frozen option objects. They validate themselves, so a module never holds a bad one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from vqkernels import _checks
+
+
+@dataclass(frozen=True)
+class EMA:
+    """Codebook update by exponential moving averages (van den Oord et al. 2017, appendix A.1).
+
+    Args:
+        decay: g in ``s <- g*s + (1-g)*counts``; in [0, 1).
+        epsilon: Laplace smoothing of the cluster sizes, in rows; at least 0.
+        every: number of training forwards whose statistics are added up before the codebook
+            moves once, for instance the number of gradient accumulation steps.
+    """
+
+    decay: float = 0.99
+    epsilon: float = 1e-5
+    every: int = 1
+
+    def __post_init__(self) -> None:
+        _checks.in_range("EMA.decay", self.decay, 0.0, 1.0, closed_high=False)
+        _checks.at_least("EMA.epsilon", self.epsilon, 0.0)
+        _checks.integer_at_least("EMA.every", self.every, 1)
+
+
+@dataclass(frozen=True)
+class Gradient:
+    """Codebook update by the optimizer: the codebook is a Parameter with its own loss term.
+
+    Args:
+        weight: factor of ``mse(sg(x), q)`` in the loss (the second term of equation 3 of
+            van den Oord et al. 2017, where it is 1).
+    """
+
+    weight: float = 1.0
+
+    def __post_init__(self) -> None:
+        _checks.at_least("Gradient.weight", self.weight, 0.0)
+
+
+@dataclass(frozen=True)
+class Revive:
+    """Replacement of dead codes by rows of the current batch.
+
+    A code is dead when its EMA count of rows per update is below ``threshold``, or below a
+    quarter of the mean count where that is smaller: with fewer rows than codes in a batch, no
+    code could reach an absolute threshold and all of them would be replaced at once.
+
+    Args:
+        threshold: EMA count, in rows per update, under which a code is dead; above 0.
+        every: codebook updates between two checks.
+        candidates: rows kept from each batch; the j-th dead code takes candidate j modulo the
+            number of candidates.
+        seed: seed of the counter-based hash that picks the candidates. torch's generators are
+            neither read nor advanced.
+    """
+
+    threshold: float = 1.0
+    every: int = 1
+    candidates: int = 256
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        _checks.above("Revive.threshold", self.threshold, 0.0)
+        _checks.integer_at_least("Revive.every", self.every, 1)
+        _checks.integer_at_least("Revive.candidates", self.candidates, 1)
+        _checks.integer_at_least("Revive.seed", self.seed, 0)
+
+
+Update = EMA | Gradient | None

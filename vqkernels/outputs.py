@@ -1,0 +1,83 @@
+"""What the public functions return: NamedTuples, so that compile, DDP and pickle see tensors."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+
+class NearestCode(NamedTuple):
+    """Result of the search.
+
+    Attributes:
+        indices: int64, the positions of x (its shape without the channel dimension).
+        distances: float32, same shape: the squared distance (l2) or the dot product with the
+            normalised code (cosine), evaluated in float64 and rounded once.
+    """
+
+    indices: Tensor
+    distances: Tensor
+
+
+class CodeSums(NamedTuple):
+    """Statistics per code.
+
+    Attributes:
+        counts: int64 (K,), rows that chose each code.
+        sums: float32 (K, D), their sum.
+    """
+
+    counts: Tensor
+    sums: Tensor
+
+
+class CodeUsage(NamedTuple):
+    """How the codebook was used by one call. The properties compute when they are read.
+
+    Attributes:
+        counts: int64 (K,), valid rows that chose each code.
+        mse: float32 0-d, mean squared quantization error over the valid elements.
+    """
+
+    counts: Tensor
+    mse: Tensor
+
+    @property
+    def perplexity(self) -> Tensor:
+        """exp of the entropy (nats) of the code frequencies: 1 to K; 0 when no row counted."""
+        total = self.counts.sum()
+        p = self.counts.double() / total.clamp(min=1)
+        entropy = -torch.special.xlogy(p, p).sum()
+        return torch.where(total > 0, entropy.exp(), 0.0).float()
+
+    @property
+    def active(self) -> Tensor:
+        """int64 0-d, codes that were chosen at least once."""
+        return (self.counts > 0).sum()
+
+    @property
+    def active_ceiling(self) -> Tensor:
+        """float32 0-d, codes that uniform use of N rows would hit: K*(1 - (1-1/K)^N)."""
+        k = self.counts.numel()
+        n = self.counts.sum().double()
+        hit = torch.where(n > 0, 1.0, 0.0) if k == 1 else 1.0 - (1.0 - 1.0 / k) ** n
+        return (k * hit).float()
+
+
+class VQOutput(NamedTuple):
+    """Result of a quantizer.
+
+    Attributes:
+        quantized: shape and dtype of x; each vector is the chosen code. Differentiable in x
+            through the estimator.
+        indices: int64, positions of x; -1 where masked.
+        loss: float32 0-d, commitment plus codebook loss. Differentiable.
+        usage: counts and mean squared error of this call.
+    """
+
+    quantized: Tensor
+    indices: Tensor
+    loss: Tensor
+    usage: CodeUsage
