@@ -1,0 +1,1 @@
+"""What the evaluation measures: bits (`ledger`), baselines (`ladder`), samples (`classify`)."""

@@ -1,0 +1,104 @@
+"""Stage 4: draw codes from the prior, class by class, and decode them.
+
+    vqk sample runs/digits --sample.per_class 20
+
+Reads RUN/tokenizer and RUN/prior. Writes RUN/samples/samples.safetensors (codes, labels, decoder
+means, pixels drawn from the decoder), RUN/samples/samples.json (how they were made) and
+RUN/samples.png. Nothing is selected: the sheet shows the first ones of each class.
+"""
+
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+import torch
+from safetensors.torch import load as safetensors_load
+from safetensors.torch import save as safetensors_save
+from torch import Tensor
+
+from vqtrain import pictures
+from vqtrain.config import RunConfig, parse
+from vqtrain.files import read_json, sha256, write_atomic, write_json
+from vqtrain.runtime import stage, start
+from vqtrain.train_prior import load_prior
+from vqtrain.train_tokenizer import load_dataset, load_tokenizer
+
+
+@torch.no_grad()
+def sample(config: RunConfig, run: Path) -> None:
+    """Draws `per_class` samples of each class."""
+    device = start(config).device
+    with stage("sample", run) as note:
+        class_names = load_dataset(config).class_names
+        tokenizer, header = load_tokenizer(config, run)
+        prior, prior_header = load_prior(run, header["fingerprint"])
+        tokenizer.to(device)
+        prior.to(device)
+        height, width = prior_header["facts"]["grid"]
+        labels = torch.arange(len(class_names), device=device)
+        labels = labels.repeat_interleave(config.sample.per_class)
+        generator = torch.Generator().manual_seed(config.seed)
+        codes = prior.generate(labels, (height, width), generator, config.sample.temperature)
+        parameters = tokenizer.decode(codes, labels)
+        means = tokenizer.likelihood.mean(parameters)
+        uniforms = torch.rand(means.shape, generator=generator, dtype=torch.float64).to(device)
+        drawn = tokenizer.likelihood.draw(parameters, uniforms)
+        tensors = {
+            "codes": codes,
+            "labels": labels,
+            "means": means,
+            "drawn": drawn.to(torch.int16),
+        }
+        content = safetensors_save(
+            {key: value.cpu().contiguous() for key, value in tensors.items()}
+        )
+        write_atomic(run / "samples" / "samples.safetensors", content)
+        write_json(
+            run / "samples" / "samples.json",
+            {
+                **asdict(config.sample),
+                "seed": config.seed,
+                "tokenizer": header["fingerprint"],
+                "prior": prior_header["fingerprint"],
+                "sha256": sha256(content),
+            },
+        )
+        shown = config.sample.shown_per_class
+        by_class = (len(class_names), config.sample.per_class)
+        pictures.sample_sheet(
+            run / "samples.png",
+            means.cpu().unflatten(0, by_class)[:, :shown],
+            drawn.cpu().unflatten(0, by_class)[:, :shown],
+            class_names=class_names,
+            levels=tokenizer.levels,
+            temperature=config.sample.temperature,
+        )
+        note["result"] = f"{config.sample.per_class} samples of each of {len(class_names)} classes"
+
+
+def load_samples(run: Path, prior: str) -> dict[str, Tensor]:
+    """Reads the samples of a prior: `codes`, `labels`, `means` and `drawn`.
+
+    Raises:
+        FileNotFoundError: if nothing was sampled.
+        ValueError: if the samples are of another prior or the file is damaged.
+    """
+    made_by = f"vqk sample {run}"
+    facts = read_json(run / "samples" / "samples.json", made_by)
+    content = (run / "samples" / "samples.safetensors").read_bytes()
+    if facts["prior"] != prior or facts["sha256"] != sha256(content):
+        raise ValueError(
+            f"{run / 'samples'} must hold whole samples of prior {prior[:12]}, got "
+            f"{len(content)} bytes of prior {facts['prior'][:12]}: run `{made_by}` again"
+        )
+    tensors: dict[str, Tensor] = safetensors_load(content)
+    return tensors
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Runs this stage from the command line."""
+    sample(*parse(sys.argv[1:] if argv is None else argv, "sample"))
+
+
+if __name__ == "__main__":
+    main()

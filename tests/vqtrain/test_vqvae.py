@@ -1,0 +1,102 @@
+"""The tokenizer: shapes, bits, conditioning, and that it learns."""
+
+import pytest
+import torch
+
+from vqtrain.models import VQVAE, VQVAEConfig
+
+SMALL = {"hidden": 16, "residual_hidden": 8, "num_embeddings": 6, "embedding_dim": 4}
+
+
+def make(channels: int = 1, **config: object) -> VQVAE:
+    torch.manual_seed(0)
+    sizes = VQVAEConfig(**{**SMALL, **config})  # type: ignore[arg-type]
+    return VQVAE(sizes, channels=channels, levels=17, num_labels=4)
+
+
+def images(*shape: int) -> torch.Tensor:
+    return torch.randint(17, shape, generator=torch.Generator().manual_seed(1), dtype=torch.uint8)
+
+
+@pytest.mark.parametrize(
+    ("channels", "size", "downsamplings", "grid"),
+    [(1, (8, 8), 1, (4, 4)), (3, (8, 12), 2, (2, 3)), (1, (4, 6), 0, (4, 6))],
+)
+def test_images_become_a_grid_of_codes_and_likelihood_parameters(
+    channels: int, size: tuple[int, int], downsamplings: int, grid: tuple[int, int]
+) -> None:
+    model = make(channels, downsamplings=downsamplings).eval()
+    x, labels = images(5, channels, *size), torch.zeros(5, dtype=torch.long)
+    codes = model.encode(x)
+    assert codes.shape == (5, *grid)
+    assert codes.dtype == torch.int64
+    assert 0 <= codes.min() <= codes.max() < 6
+    assert model.decode(codes, labels).shape == (5, channels * 17, *size)
+
+
+def test_nll_is_the_decoders_code_length_of_the_image_in_nats() -> None:
+    model = make().eval()
+    x, labels = images(3, 1, 8, 8), torch.tensor([0, 1, 3])
+    log_p = model.decode(model.encode(x), labels).log_softmax(1)
+    by_hand = [
+        -sum(log_p[n, int(x[n, 0, i, j]), i, j].item() for i in range(8) for j in range(8))
+        for n in range(3)
+    ]
+    assert model.nll(x, labels).tolist() == pytest.approx(by_hand, rel=1e-5)
+    assert torch.equal(model.nll(x, labels), model.nll(x, labels, model.encode(x)))
+
+
+def test_forward_measures_what_encode_and_nll_measure() -> None:
+    model = make().eval()
+    x, labels = images(3, 1, 8, 8), torch.tensor([0, 1, 3])
+    output = model(x, labels)
+    assert torch.equal(output.codes, model.encode(x))
+    torch.testing.assert_close(output.nll, model.nll(x, labels))
+    assert output.loss > output.nll.mean() / 64  # the commitment term is in it
+
+
+@pytest.mark.parametrize("class_conditional", [True, False])
+def test_the_label_reaches_the_decoder_only_when_asked(class_conditional: bool) -> None:
+    model = make(class_conditional=class_conditional).eval()
+    codes = torch.zeros(1, 4, 4, dtype=torch.long)
+    zero, one = (model.decode(codes, torch.tensor([label])) for label in (0, 1))
+    assert torch.equal(zero, one) is not class_conditional
+
+
+def test_training_lowers_the_bits_and_moves_the_codebook() -> None:
+    model = make()
+    x, labels = images(32, 1, 8, 8) // 9 * 16, torch.arange(32) % 4
+    optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
+    first = model(x, labels)
+    codebook = model.quantizer.codebook.clone()
+    for _ in range(30):
+        output = model(x, labels)
+        optimizer.zero_grad()
+        output.loss.backward()
+        optimizer.step()
+    assert output.nll.mean() < 0.7 * first.nll.mean()
+    assert not torch.equal(codebook, model.quantizer.codebook)
+
+
+def test_every_parameter_gets_a_gradient() -> None:
+    model = make()
+    model(images(8, 1, 8, 8), torch.zeros(8, dtype=torch.long)).loss.backward()
+    without = [name for name, p in model.named_parameters() if p.grad is None or not p.grad.any()]
+    assert without == []
+
+
+def test_a_description_rebuilds_the_model() -> None:
+    model = make(residual_blocks=1).eval()
+    twin = VQVAE.from_description(model.description()).eval()
+    twin.load_state_dict(model.state_dict())
+    assert torch.equal(model.encode(images(4, 1, 8, 8)), twin.encode(images(4, 1, 8, 8)))
+
+
+def test_broken_contracts_are_named() -> None:
+    model = make()
+    with pytest.raises(
+        ValueError, match=r"images must have shape \(B, 1, H, W\), got \(2, 3, 8, 8\)"
+    ):
+        model.encode(images(2, 3, 8, 8))
+    with pytest.raises(ValueError, match=r"height and width divisible by 2, got \(7, 8\)"):
+        model.encode(images(2, 1, 7, 8))
