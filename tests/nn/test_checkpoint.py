@@ -1,0 +1,88 @@
+"""A checkpointed region computes what the plain one does, bit for bit."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from modules import UPDATES, assert_same_state, batches, quantizer, snapshot
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+import vqkernels as vq
+
+
+class _Model(nn.Module):
+    def __init__(self, reentrant: bool | None, **options: object) -> None:
+        super().__init__()
+        self.encoder = nn.Linear(6, 6)
+        self.quantizer = quantizer(**options)
+        self.reentrant = reentrant
+
+    def _region(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        out = self.quantizer(z.tanh())
+        return out.quantized * 2.0, out.loss
+
+    def forward(self, x: Tensor) -> Tensor:
+        z = self.encoder(x)
+        if self.reentrant is None:
+            quantized, loss = self._region(z)
+        else:
+            quantized, loss = checkpoint(self._region, z, use_reentrant=self.reentrant)
+        return quantized.square().mean() + loss
+
+
+def _train(reentrant: bool | None, **options: object) -> tuple[dict, list[Tensor]]:
+    torch.manual_seed(0)
+    model = _Model(reentrant, **options)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    gradients = []
+    for x in batches(6):
+        model(x).backward()
+        gradients += [p.grad.clone() for p in model.parameters() if p.grad is not None]
+        optimizer.step()
+        optimizer.zero_grad()
+    return snapshot(model), gradients
+
+
+@pytest.mark.parametrize("reentrant", [False, True])
+@pytest.mark.parametrize("metric", ["l2", "cosine"])
+@pytest.mark.parametrize("update", UPDATES.values(), ids=UPDATES)
+def test_parameters_codebook_and_gradients_are_equal(
+    update: vq.EMA | vq.Gradient | None, metric: str, reentrant: bool
+) -> None:
+    options = {"update": update, "metric": metric, "estimator": "rotation"}
+    state, gradients = _train(None, **options)
+    checkpointed_state, checkpointed_gradients = _train(reentrant, **options)
+    for name, value in state.items():
+        assert torch.equal(checkpointed_state[name], value), name
+    assert len(gradients) == len(checkpointed_gradients)
+    for first, second in zip(gradients, checkpointed_gradients, strict=True):
+        assert torch.equal(first, second)
+
+
+def test_a_first_batch_without_rows_is_recomputed_too() -> None:
+    """k-means is still open in the recompute: it must not start there."""
+    module = quantizer()
+    x = batches(1)[0].requires_grad_()
+    before = snapshot(module)
+    mask = torch.zeros(64, dtype=torch.bool)
+    checkpoint(lambda x: module(x, mask).quantized, x, use_reentrant=False).sum().backward()
+    assert_same_state(module, before)
+
+
+@pytest.mark.parametrize("reentrant", [False, True])
+def test_two_checkpointed_forwards_before_one_backward(reentrant: bool) -> None:
+    """The second forward applies the first one's statistics before the first is recomputed.
+
+    Gradient accumulation over two forwards is EMA(every=2): the codebook stays.
+    """
+    states = []
+    for mode in (None, reentrant):
+        torch.manual_seed(0)
+        model = _Model(mode, update=vq.EMA(every=2), init="normal")
+        first, second = batches(2)
+        (model(first) + model(second)).backward()
+        states.append((snapshot(model), model.encoder.weight.grad))
+    assert torch.equal(states[0][1], states[1][1])
+    for name, value in states[0][0].items():
+        assert torch.equal(states[1][0][name], value), name

@@ -1,0 +1,107 @@
+"""Bad arguments to the module: the documented error, and no half-changed state."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from backends import available
+from modules import UPDATES, assert_same_state, batches, quantizer, snapshot, train
+
+import vqkernels as vq
+
+CONSTRUCTORS: list[tuple[dict[str, Any], type[Exception], str]] = [
+    ({"k": 0}, ValueError, "num_embeddings must be at least 1, got 0"),
+    ({"k": 8.0}, TypeError, "num_embeddings must be an integer, got 8.0"),
+    ({"k": True}, TypeError, "num_embeddings must be an integer, got True"),
+    ({"d": -1}, ValueError, "embedding_dim must be at least 1, got -1"),
+    ({"commitment_weight": -0.1}, ValueError, "commitment_weight must be at least 0, got -0.1"),
+    ({"commitment_weight": None}, TypeError, "commitment_weight must be a number, got None"),
+    ({"update": "ema"}, TypeError, "update must be EMA(...), Gradient(...) or None, got 'ema'"),
+    ({"update": vq.EMA}, TypeError, "update must be EMA(...), Gradient(...) or None, got"),
+    ({"revive": True}, TypeError, "revive must be Revive(...) or None, got True"),
+    ({"estimator": "gumbel"}, ValueError, "estimator must be one of 'straight_through', 'rotatio"),
+    ({"metric": "dot"}, ValueError, "metric must be one of 'l2', 'cosine', got 'dot'"),
+    ({"init": "zeros"}, ValueError, "init must be one of 'kmeans', 'uniform', 'normal', got"),
+    ({"init": 3}, TypeError, "init must be a string or a (K, D) tensor, got int"),
+    ({"init": torch.zeros(3, 6)}, ValueError, "init must have shape (16, 6), got (3, 6)"),
+    ({"init": torch.zeros(16, 6).int()}, TypeError, "init must be float32, float16, bfloat16 or"),
+    ({"channel_dim": "1"}, TypeError, "channel_dim must be an integer, got '1'"),
+    ({"backend": "fast"}, ValueError, "backend must be one of 'native', 'triton', 'reference'"),
+]
+
+
+@pytest.mark.parametrize(("options", "kind", "message"), CONSTRUCTORS)
+def test_the_constructor_refuses(
+    options: dict[str, Any], kind: type[Exception], message: str
+) -> None:
+    with pytest.raises(kind, match=f"^{re.escape(message)}") as caught:
+        quantizer(**options)
+    assert type(caught.value) is kind
+
+
+def _call(*arguments: Any) -> Callable[[vq.nn.VectorQuantizer], Any]:
+    return lambda module: module(*arguments)
+
+
+X = batches(1)[0]
+FORWARDS: dict[str, tuple[Callable[[vq.nn.VectorQuantizer], Any], type[Exception], str]] = {
+    "kind": (_call(None), TypeError, "x must be a torch.Tensor, got NoneType"),
+    "dtype": (_call(X.long()), TypeError, "x must be float32, float16, bfloat16 or float64"),
+    "rank": (_call(X[0]), ValueError, "x must have at least 2 dimensions, got shape (6,)"),
+    "width": (_call(X[:, :5]), ValueError, "x must have size 6 in dimension 1 (channel_dim=1)"),
+    "device": (_call(X.to("meta")), ValueError, "x must be on the device of codebook (cpu), got"),
+    "mask dtype": (_call(X, X[:, 0]), TypeError, "mask must be torch.bool, got torch.float32"),
+    "mask shape": (_call(X, X[:3, 0] > 0), ValueError, "mask must have shape (64,), got (3,)"),
+    "init mask": (
+        lambda module: module.init_codebook(X, X > 0),
+        ValueError,
+        "mask must have shape (64,), got (64, 6)",
+    ),
+}
+
+
+@pytest.mark.parametrize("stage", ["fresh", "pending"])
+@pytest.mark.parametrize("update", UPDATES.values(), ids=UPDATES)
+@pytest.mark.parametrize("name", FORWARDS)
+def test_a_refused_training_forward_leaves_the_state_as_it_was(
+    name: str, update: vq.EMA | vq.Gradient | None, stage: str
+) -> None:
+    call, kind, message = FORWARDS[name]
+    module = quantizer(update=update)
+    if stage == "pending":
+        train(module, batches(2))
+    before = snapshot(module)
+    with pytest.raises(kind, match=f"^{re.escape(message)}"):
+        call(module)
+    assert_same_state(module, before)
+
+
+@pytest.mark.skipif("native" not in available(), reason="native is not built")
+def test_a_backend_that_cannot_take_the_dtype_is_refused_before_the_codebook_moves() -> None:
+    module = quantizer(backend="native")
+    train(module, batches(2))
+    before = snapshot(module)
+    with pytest.raises(TypeError, match="float64"):
+        module(X.double())
+    assert_same_state(module, before)
+
+
+def test_decode_refuses_what_lookup_refuses() -> None:
+    with pytest.raises(ValueError, match=r"indices must be in \[-1, 15\], got 16"):
+        quantizer().decode(torch.tensor([16]))
+
+
+def test_the_hint_for_channels_last_models() -> None:
+    with pytest.raises(ValueError, match=r"did you mean channel_dim=-1\?$"):
+        quantizer()(torch.zeros(2, 5, 6))
+
+
+@pytest.mark.parametrize("shape", [(4, 7, 6), (5, 6), (2, 3, 4, 6)])
+def test_channel_dim_minus_1_takes_any_rank(shape: tuple[int, ...]) -> None:
+    out = quantizer(channel_dim=-1)(torch.randn(shape))
+    assert out.quantized.shape == shape
+    assert out.indices.shape == shape[:-1]

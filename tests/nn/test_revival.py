@@ -1,0 +1,117 @@
+"""Dead codes and how they come back."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from modules import batches, quantizer
+from torch import Tensor
+
+import vqkernels as vq
+
+
+def _dying(**options: object) -> vq.nn.VectorQuantizer:
+    """64 codes of which 4 lie at the data and 60 far away from it."""
+    (codes,) = batches(1, 64, seed=90)
+    codes[4:] += 1000.0
+    options = {"update": vq.EMA(decay=0.5), **options}
+    return quantizer(k=64, init=codes, **options)
+
+
+@pytest.mark.parametrize("update", [vq.EMA(decay=0.5), vq.Gradient()], ids=["EMA", "Gradient"])
+def test_60_dead_codes_of_64_recover(update: vq.EMA | vq.Gradient) -> None:
+    module = _dying(update=update)
+    actives = [int(module(x).usage.active) for x in batches(60, 512)]
+    assert actives[0] <= 4
+    assert actives[-1] >= 60
+
+
+def test_without_revival_they_stay_dead() -> None:
+    module = _dying(revive=None)
+    for x in batches(20, 512):
+        out = module(x)
+    assert out.usage.active <= 4
+
+
+def _revived_rows(module: vq.nn.VectorQuantizer, batch: Tensor) -> Tensor:
+    """Which codes are rows of the batch, bit for bit."""
+    return (module.codebook[:, None] == batch[None]).all(dim=2).any(dim=1)
+
+
+@pytest.mark.parametrize("threshold", [0.6, 2.0])
+def test_a_dead_code_becomes_a_row_of_the_batch_with_the_documented_state(
+    threshold: float,
+) -> None:
+    """Dead: under the threshold or a quarter of the mean count, whichever is smaller."""
+    module = _dying(revive=vq.Revive(threshold=threshold, candidates=512))
+    (x,) = batches(1, 512)
+    counts = module(x).usage.counts
+    module.flush()
+    size = 0.5 + 0.5 * counts
+    limit = min(threshold, float(size.mean()) / 4)
+    dead = size < limit
+    assert dead.sum() >= 60
+    assert torch.equal(_revived_rows(module, x), dead)
+    assert (module.cluster_size[dead] == limit).all()
+    assert torch.equal(module.cluster_size[~dead], size[~dead])
+    assert torch.equal(module.embed_sum[dead], module.codebook[dead] * limit)
+    assert torch.unique(module.codebook[dead], dim=0).shape == (dead.sum(), 6)
+
+
+def test_masked_rows_never_become_codes() -> None:
+    module = _dying()
+    mask = torch.arange(512) % 2 == 0
+    for x in batches(20, 512):
+        module(torch.where(mask[:, None], x, -5000.0), mask)
+    assert module.codebook.min() > -100
+    assert module(x, mask).usage.active > 4
+
+
+@pytest.mark.parametrize("candidates", [8, 256])
+def test_nonfinite_rows_and_blanks_never_become_codes(candidates: int) -> None:
+    module = _dying(revive=vq.Revive(candidates=candidates))
+    for x in batches(30, 512):
+        x[torch.arange(512) % 4 != 0] = torch.nan
+        module(x)
+    assert module.codebook.isfinite().all()
+    assert module.codebook.any(dim=1).all()
+
+
+def test_revival_does_not_depend_on_torchs_seed() -> None:
+    codebooks = []
+    for seed in (0, 1):
+        torch.manual_seed(seed)
+        module = _dying()
+        for x in batches(12, 512):
+            module(x)
+        codebooks.append(module.codebook)
+    assert torch.equal(*codebooks)
+
+
+def test_its_own_seed_chooses_other_rows() -> None:
+    codebooks = []
+    for seed in (0, 1):
+        module = _dying(revive=vq.Revive(seed=seed))
+        for x in batches(12, 512):
+            module(x)
+        codebooks.append(module.codebook)
+    assert not torch.equal(*codebooks)
+
+
+def test_the_count_average_of_a_gradient_codebook_is_kept() -> None:
+    module = quantizer(update=vq.Gradient(), init="normal")
+    (x,) = batches(1)
+    counts = module(x).usage.counts
+    module.flush()
+    expected = 0.99 * torch.ones(16) + (1.0 - 0.99) * counts
+    assert torch.equal(module.cluster_size, expected)
+    assert module.embed_sum is None
+
+
+def test_a_frozen_codebook_is_never_revived() -> None:
+    module = _dying(update=None)
+    before = module.codebook.clone()
+    for x in batches(10, 512):
+        module(x)
+    assert module.revive is None
+    assert torch.equal(module.codebook, before)

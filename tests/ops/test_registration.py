@@ -1,0 +1,152 @@
+"""torch.library: opcheck on every op, and fakes that agree with the real results."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import cases
+import pytest
+import torch
+from torch import Tensor
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from vqkernels import ops
+
+X, CODES = cases.batch()
+INDICES = torch.arange(24) % 11
+MASK = torch.arange(24) % 3 != 0
+COUNTS, SUMS = torch.arange(11), torch.ones(11, 6)
+ZERO, ONE, CLOCK = torch.tensor(0), torch.tensor(1), torch.tensor(5)
+ROWS, FOUND = torch.ones(4, 6), torch.tensor(4)
+IMAGE = cases.LAYOUTS["channels last"](X)[0]
+IMAGE_INDICES = INDICES.reshape(2, 3, 4)
+
+
+def _floats() -> Tensor:
+    return torch.rand(11, generator=cases.generator(50)) + 1.0
+
+
+def _ema() -> tuple[Tensor, ...]:
+    return CODES.clone(), _floats(), CODES.clone()
+
+
+_ADVANCE = (0.9, 1e-5, 1, "l2", 1.0, 1)
+_BACKWARD = ("straight_through", 0.25, 1.0)
+# op -> argument lists: with and without every optional one
+ARGUMENTS: dict[str, list[tuple[Any, ...]]] = {
+    "nearest_code": [
+        (X, CODES, None, "l2", 1, None),
+        (IMAGE, CODES.half(), [CODES], "cosine", 1, "reference"),
+        (X[:0], CODES, None, "l2", 1, None),
+    ],
+    "vq_forward": [
+        (X, CODES, None, None, "l2", 1, True, None),
+        (IMAGE.bfloat16(), CODES, None, MASK.reshape(2, 3, 4), "cosine", 1, False, None),
+        (X.double(), CODES, None, MASK, "l2", 1, True, None),
+    ],
+    "vq_backward": [
+        (X, ONE.float(), X, X, INDICES, 11, "l2", *_BACKWARD, 1, True, True, None),
+        (None, ONE.float(), X, X, INDICES, 11, "cosine", *_BACKWARD, 1, True, False, None),
+        (IMAGE, None, IMAGE, IMAGE, IMAGE_INDICES, 11, "l2", *_BACKWARD, 1, False, True, None),
+        (X, None, X, X, INDICES, 11, "l2", "rotation", 0.0, 0.0, 1, True, False, "reference"),
+    ],
+    "lookup": [(INDICES, CODES, 1), (IMAGE_INDICES, CODES.half(), 1), (INDICES[:0], CODES, 0)],
+    "lookup_backward": [(X, INDICES, 11, 1), (IMAGE.half(), IMAGE_INDICES, 11, 1)],
+    "code_sums": [
+        (X, INDICES, 11, None, "l2", 1, None),
+        (IMAGE, IMAGE_INDICES, 11, MASK.reshape(2, 3, 4), "cosine", 1, "reference"),
+    ],
+    "normalize_codes": [(CODES,), (CODES.bfloat16(),)],
+    "ema_update_": [(*_ema(), COUNTS, SUMS, 0.9, 1e-5)],
+    "observe_": [
+        (_floats(), CODES.clone(), ROWS.clone(), ZERO.clone(), COUNTS, SUMS, ROWS, FOUND),
+        (_floats(), None, None, ZERO.clone(), COUNTS, None, None, None),
+    ],
+    "advance_": [
+        (*_ema(), _floats(), SUMS.clone(), ROWS, ONE.clone(), CLOCK.clone(), *_ADVANCE),
+        (*_ema()[:2], None, _floats(), None, None, ONE.clone(), CLOCK.clone(), *_ADVANCE),
+    ],
+    "kmeans_start_": [(CODES.clone(), ZERO, ROWS, FOUND)],
+    "kmeans_step_": [
+        (*_ema(), ZERO, COUNTS, SUMS, "l2"),
+        (CODES.clone(), None, None, ZERO, COUNTS, SUMS, "cosine"),
+    ],
+    "sample_rows": [
+        (X, None, CLOCK, 8, 0, "l2", 1),
+        (IMAGE, MASK.reshape(2, 3, 4), CLOCK, 30, 1, "cosine", 1),
+    ],
+}
+
+
+def test_the_table_holds_every_op() -> None:
+    registered = {
+        name.removeprefix("vqkernels::")
+        for name in torch._C._dispatch_get_all_op_names()
+        if name.startswith("vqkernels::")
+    }
+    assert set(ARGUMENTS) == registered
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [
+        pytest.param(name, arguments, id=f"{name}-{number}")
+        for name, argument_lists in ARGUMENTS.items()
+        for number, arguments in enumerate(argument_lists)
+    ],
+)
+def test_opcheck_passes(name: str, arguments: tuple[Any, ...]) -> None:
+    torch.library.opcheck(getattr(ops, name), arguments)
+
+
+def _fake_and_real(name: str, arguments: tuple[Any, ...]) -> Iterator[tuple[Tensor, Tensor]]:
+    op = getattr(ops, name)
+    real = op(*arguments)
+    with FakeTensorMode() as mode:
+        fake = op(*torch.utils._pytree.tree_map_only(Tensor, mode.from_tensor, arguments))
+    real, fake = ((out,) if isinstance(out, Tensor) else out for out in (real, fake))
+    return zip(fake, real, strict=True)
+
+
+def _assert_same_metadata(fake: Tensor, real: Tensor) -> None:
+    assert fake.shape == real.shape
+    assert fake.dtype == real.dtype
+    assert fake.device == real.device
+    if real.numel():  # strides of an empty tensor address nothing
+        assert fake.stride() == real.stride()
+
+
+@pytest.mark.parametrize("dtype", [*cases.DTYPES, torch.float64], ids=str)
+@pytest.mark.parametrize("layout", cases.LAYOUTS)
+def test_fakes_have_the_strides_of_the_results(layout: str, dtype: torch.dtype) -> None:
+    x, channel_dim = cases.LAYOUTS[layout](X.to(dtype))
+    channel_dim %= x.ndim
+    indices = torch.zeros(x.movedim(channel_dim, -1).shape[:-1], dtype=torch.int64)
+    mask = indices == 0
+    weights = ("rotation", 0.25, 1.0)
+    quantized = x.to(torch.float64 if dtype == torch.float64 else torch.float32)
+    loss = torch.ones((), dtype=quantized.dtype)
+    calls: list[tuple[str, tuple[Any, ...]]] = [
+        ("nearest_code", (x, CODES, None, "l2", channel_dim, None)),
+        ("vq_forward", (x, CODES, None, mask, "l2", channel_dim, True, None)),
+        (
+            "vq_backward",
+            (x, loss, x, quantized, indices, 11, "l2", *weights, channel_dim, True, True, None),
+        ),
+        ("lookup", (indices, CODES.to(dtype), channel_dim)),
+        ("lookup_backward", (x, indices, 11, channel_dim)),
+        ("code_sums", (x, indices, 11, mask, "l2", channel_dim, None)),
+        ("sample_rows", (x, mask, CLOCK, 4, 0, "l2", channel_dim)),
+    ]
+    for name, arguments in calls:
+        for fake, real in _fake_and_real(name, arguments):
+            _assert_same_metadata(fake, real)
+
+
+def test_ops_run_on_meta_tensors() -> None:
+    x, codes = X.to("meta"), CODES.to("meta")
+    indices, distances = ops.nearest_code(x, codes, None, "l2", 1, None)
+    assert indices.device.type == distances.device.type == "meta"
+    quantized = ops.vq_forward(x, codes, None, None, "l2", 1, True, None)[0]
+    assert quantized.shape == x.shape

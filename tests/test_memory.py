@@ -1,0 +1,61 @@
+"""No allocation has both N and K as factors: peak memory of a step over the moment before it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+from backends import available
+
+_MEASURE = """
+import sys, torch, vqkernels as vq
+torch.set_num_threads(2)
+
+def kilobytes(field):
+    for line in open("/proc/self/status"):
+        if line.startswith(field):
+            return int(line.split()[1])
+
+def step(module, x):
+    out = module(x)
+    (out.loss + out.quantized.square().mean()).backward()
+    return out
+
+backend, n, k, d = sys.argv[1], *map(int, sys.argv[2:])
+g = torch.Generator().manual_seed(0)
+codes = torch.randn(k, d, generator=g)
+module = vq.nn.VectorQuantizer(k, d, init=codes, backend=backend)
+step(module, torch.randn(64, d, generator=g).requires_grad_())  # lazy imports and thread pools
+x = torch.randn(n, d, generator=g).requires_grad_()
+open("/proc/self/clear_refs", "w").write("5")  # the high-water mark starts again from here
+before = kilobytes("VmRSS")
+step(module, x)
+print((kilobytes("VmHWM") - before) / 1024)
+"""
+
+
+def _growth_in_megabytes(backend: str, n: int, k: int, d: int) -> float:
+    try:
+        with open("/proc/self/clear_refs", "w") as file:
+            file.write("5")
+    except OSError as error:
+        pytest.skip(f"the high-water mark of memory cannot be reset here: {error}")
+    done = subprocess.run(
+        [sys.executable, "-c", _MEASURE, backend, str(n), str(k), str(d)],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return float(done.stdout)
+
+
+@pytest.mark.skipif("native" not in available(), reason="native is not built")
+def test_a_native_training_step_stays_under_100_mb() -> None:
+    """N x K would be 8.6e9 entries, and one byte each is already 80 times this."""
+    assert _growth_in_megabytes("native", 131072, 65536, 8) < 100
+
+
+def test_the_reference_makes_no_n_by_k_matrix_either() -> None:
+    """32768 x 4096 in float64 is 1 GB; its blocks of 1024 x 1024 are 8 MB each."""
+    assert _growth_in_megabytes("reference", 32768, 4096, 1) < 100

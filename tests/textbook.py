@@ -1,0 +1,104 @@
+"""A vector quantizer as papers and tutorials write it: N x K distances, one-hot, autograd.
+
+Imports nothing of vqkernels. Used in float64 as the truth, and in the tested dtype as the
+yardstick of what plain PyTorch would lose.
+
+van den Oord et al. 2017 (arXiv 1711.00937), equations 1 to 3 and appendix A.1; rotation trick:
+Fifty et al. 2024 (arXiv 2410.06424).
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+class Quantized(NamedTuple):
+    quantized: Tensor  # (N, D), carries the estimator's gradient
+    indices: Tensor  # (N,), -1 where masked
+    loss: Tensor
+    mse: Tensor
+    counts: Tensor  # (K,)
+    sums: Tensor  # (K, D)
+
+
+def distances(x: Tensor, codebook: Tensor, metric: str = "l2") -> Tensor:
+    """(N, K): squared distances, or minus the cosine-style score of the normalised codebook."""
+    if metric == "cosine":
+        return -(x @ F.normalize(codebook, dim=1).T)
+    return (x[:, None, :] - codebook[None, :, :]).square().sum(dim=2)
+
+
+def quantize(
+    x: Tensor,
+    codebook: Tensor,
+    *,
+    commitment_weight: float = 0.25,
+    codebook_weight: float = 1.0,
+    estimator: str = "straight_through",
+    metric: str = "l2",
+    mask: Tensor | None = None,
+    indices: Tensor | None = None,
+) -> Quantized:
+    """One step on the rows of x (N, D). ``indices`` overrides the assignment (ties)."""
+    if indices is None:
+        indices = distances(x.detach(), codebook.detach(), metric).argmin(dim=1)
+    keep = torch.ones(len(x), dtype=torch.bool) if mask is None else mask
+    source, codes = x, codebook
+    if metric == "cosine":
+        source, codes = F.normalize(x, dim=1, eps=1e-12), F.normalize(codebook, dim=1)
+    one_hot = F.one_hot(indices.clamp(min=0), len(codebook)).to(x.dtype) * keep[:, None]
+    chosen = one_hot @ codes
+
+    valid, valid_chosen = source[keep], chosen[keep]
+    if len(valid):
+        commitment = F.mse_loss(valid, valid_chosen.detach())
+        codebook_term = F.mse_loss(valid_chosen, valid.detach())
+    else:
+        commitment = codebook_term = (source * 0.0).sum() + (chosen * 0.0).sum()
+    if estimator == "rotation":
+        passed = rotate(source, chosen.detach())
+    else:
+        passed = source + (chosen - source).detach()
+    return Quantized(
+        quantized=torch.where(keep[:, None], passed, x),
+        indices=torch.where(keep, indices, -1),
+        loss=commitment_weight * commitment + codebook_weight * codebook_term,
+        mse=commitment.detach(),
+        counts=one_hot.detach().sum(dim=0),
+        sums=one_hot.detach().T @ source.detach(),
+    )
+
+
+def rotate(x: Tensor, q: Tensor) -> Tensor:
+    """Takes x to q by a rotation in their plane and a scaling, both constant in the gradient."""
+    x_hat, q_hat = F.normalize(x.detach(), dim=1), F.normalize(q, dim=1)
+    r = F.normalize(x_hat + q_hat, dim=1)
+    scale = q.norm(dim=1, keepdim=True) / x.detach().norm(dim=1, keepdim=True)
+    along_r = (x * r).sum(dim=1, keepdim=True)
+    along_x = (x * x_hat).sum(dim=1, keepdim=True)
+    return scale * (x - 2.0 * along_r * r + 2.0 * along_x * q_hat)
+
+
+def ema(
+    cluster_size: Tensor,
+    embed_sum: Tensor,
+    counts: Tensor,
+    sums: Tensor,
+    decay: float,
+    epsilon: float,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """(codebook, cluster_size, embed_sum) after one update, as in the public implementations."""
+    cluster_size = cluster_size * decay + counts * (1 - decay)
+    embed_sum = embed_sum * decay + sums * (1 - decay)
+    total = cluster_size.sum()
+    smoothed = (cluster_size + epsilon) / (total + len(cluster_size) * epsilon) * total
+    return embed_sum / smoothed.unsqueeze(1), cluster_size, embed_sum
+
+
+def perplexity(counts: Tensor) -> Tensor:
+    probabilities = counts.double() / counts.sum()
+    return torch.exp(-(probabilities * torch.log(probabilities + 1e-300)).sum())
