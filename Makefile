@@ -1,0 +1,71 @@
+# make demo | test | lint | bench | bench-gpu | clean
+#
+# Every target makes .venv itself from the pins and builds the extension into the source tree.
+# PYTHON=     the interpreter that makes .venv (3.11 or newer: the pinned scikit-image needs it)
+# TORCH_INDEX= a package index to take torch from, for instance PyTorch's own for a CUDA version;
+#             a torch that is already in .venv is kept
+
+PYTHON ?= python3
+TORCH_INDEX ?=
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+NATIVE := $(wildcard csrc/*.cpp csrc/*/*.cpp csrc/*/*.h csrc/*/*/*.h) CMakeLists.txt setup.py pyproject.toml
+SOURCES := git ls-files --cached --others --exclude-standard
+
+.PHONY: demo test lint bench bench-gpu check readme clean
+
+demo: $(VENV)/built
+	$(BIN)/vqk run digits
+
+test: $(VENV)/test-tools $(VENV)/built
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/test-tools
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(SOURCES) 'csrc/*.h' 'csrc/*.cpp' 'csrc/*.inl' | xargs $(BIN)/clang-format --dry-run -Werror
+	@$(SOURCES) '*.py' '*.cpp' '*.h' '*.inl' '*.cu' '*.cuh' | xargs wc -l | awk '$$2 != "total" && $$1 > 600 \
+	  { print $$2 ": " $$1 " lines, at most 600"; bad = 1 } END { exit bad }'
+
+bench: $(VENV)/test-tools $(VENV)/built
+	$(BIN)/python -m pytest -p no:xdist -s benchmarks
+	$(BIN)/python -m benchmarks.render
+
+bench-gpu: $(VENV)/test-tools $(VENV)/built
+	$(BIN)/python -m pytest -p no:xdist -m gpu tests
+	$(BIN)/python -m pytest -p no:xdist -s benchmarks --device cuda
+
+check: $(VENV)/built
+	$(BIN)/python -m vqkernels
+
+clean:
+	rm -rf build dist *.egg-info vqkernels/_native*.so
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(f"PYTHON must be 3.11 or newer for the pinned requirements, got {v[0]}.{v[1]}" if v < (3, 11) else 0)'
+	$(PYTHON) -m venv $(VENV)
+
+# A stamp file per step; the seconds of installing and of building are printed apart.
+$(VENV)/tools: $(BIN)/python requirements-build.txt requirements.txt
+	@started=$$(date +%s); set -e; \
+	$(PIP) install -q -r requirements-build.txt; \
+	if $(BIN)/python -c 'import torch' 2>/dev/null; then grep -v '^torch==' requirements.txt; \
+	else cat requirements.txt; fi > $(VENV)/requirements.txt; \
+	$(if $(TORCH_INDEX),grep '^torch==' $(VENV)/requirements.txt | xargs -r $(PIP) install -q -i $(TORCH_INDEX);) \
+	$(PIP) install -q -r $(VENV)/requirements.txt; \
+	echo "install: $$(( $$(date +%s) - started )) s"
+	@touch $@
+
+$(VENV)/test-tools: $(VENV)/tools requirements-test.txt
+	@started=$$(date +%s); set -e; \
+	$(PIP) install -q -r $(VENV)/requirements.txt -r requirements-test.txt; \
+	echo "install of the test tools: $$(( $$(date +%s) - started )) s"
+	@touch $@
+
+$(VENV)/built: $(VENV)/tools $(NATIVE)
+	@started=$$(date +%s); set -e; \
+	$(PIP) install -q --no-build-isolation --no-deps -e '.[train]'; \
+	echo "build: $$(( $$(date +%s) - started )) s"
+	@touch $@
