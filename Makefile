@@ -1,4 +1,4 @@
-# make demo | test | lint | bench | bench-gpu | clean
+# make demo | test | lint | check | bench | bench-gpu | readme | clean
 #
 # Every target makes .venv itself from the pins and builds the extension into the source tree.
 # PYTHON=     the interpreter that makes .venv (3.11 or newer: the pinned scikit-image needs it)
@@ -36,6 +36,10 @@ bench: $(VENV)/test-tools $(VENV)/built
 bench-gpu: $(VENV)/test-tools $(VENV)/built
 	$(BIN)/python -m pytest -p no:xdist -m gpu tests
 	$(BIN)/python -m pytest -p no:xdist -s benchmarks --device cuda
+
+# The digits figures and the picture of README.md, from a run of the demo.
+readme: demo
+	$(BIN)/python -m benchmarks.render --run runs/digits
 
 check: $(VENV)/built
 	$(BIN)/python -m vqkernels

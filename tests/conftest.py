@@ -32,8 +32,9 @@ def backend(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def two_threads() -> Iterator[None]:
-    """Restores the thread count that a test changed."""
+def two_threads(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Restores the thread count that a test changed; even the smallest work is shared."""
+    monkeypatch.setattr("vqkernels.backends.native._WORTH_SHARING", 0)
     yield
     torch.set_num_threads(2)
 

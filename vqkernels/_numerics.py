@@ -17,8 +17,8 @@ def wide(*dtypes: torch.dtype) -> torch.dtype:
 def upcast(values: Tensor) -> Tensor:
     """float64 of any float, bit for bit.
 
-    ``Tensor.double`` reads a denormal as zero after ``torch.set_flush_denormal(True)``; its bits do
-    not lie.
+    ``Tensor.double`` reads a denormal as zero after ``torch.set_flush_denormal(True)``; its bits
+    do not lie.
     """
     if values.dtype not in (torch.float32, torch.bfloat16):
         return values.double()

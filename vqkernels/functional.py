@@ -234,7 +234,7 @@ def ema_update_(
 
     ``s <- g*s + (1-g)*counts``, ``m <- g*m + (1-g)*sums``, then
     ``codebook = m / [(s+eps)/(S+K*eps)*S]`` with S the sum of s (van den Oord et al. 2017,
-    equations 6 to 8, with Laplace smoothing).
+    equations 6 to 8, with Laplace smoothing). A code without any mass keeps its place.
 
     Args:
         codebook: (K, D), float32; overwritten.

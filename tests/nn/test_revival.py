@@ -115,3 +115,16 @@ def test_a_frozen_codebook_is_never_revived() -> None:
         module(x)
     assert module.revive is None
     assert torch.equal(module.codebook, before)
+
+
+def test_a_code_is_not_revived_before_a_candidate_was_seen() -> None:
+    """One usable row among 512: most draws of two candidates miss it."""
+    for seed in range(8):
+        module = _dying(revive=vq.Revive(candidates=2, seed=seed))
+        (x,) = batches(1, 512)
+        x[1:] = torch.nan
+        module(x)
+        module.flush()
+        far = (module.codebook[4:] > 900.0).all(dim=1)
+        revived = (module.codebook[4:] == x[0]).all(dim=1)
+        assert (far | revived).all()

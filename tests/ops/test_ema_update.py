@@ -70,3 +70,12 @@ def test_the_moving_average_reaches_the_mean_of_a_constant_stream() -> None:
     eps = torch.finfo(torch.float32).eps
     # 400 steps of decay 0.9 leave 1e-18 of the start; the smoothing moves a code by epsilon/10.
     assert codebook.flatten().tolist() == pytest.approx([2.0, -3.0], rel=1e-5 / 10 + 40 * eps)
+
+
+def test_a_code_without_any_mass_keeps_its_place() -> None:
+    codebook, (counts, sums) = cases.batch()[1], _batches(1, 11, 6)[0]
+    counts[3], sums[3] = 0, 0.0
+    before = codebook.clone()
+    vq.ema_update_(codebook, torch.ones(11), before.clone(), counts, sums, decay=0.0, epsilon=0.0)
+    assert torch.equal(codebook[3], before[3])
+    assert codebook[counts > 0].isfinite().all()

@@ -34,6 +34,10 @@ except ImportError as _cause:
             stacklevel=2,
         )
 
+# Below this many multiply-adds (tens of microseconds) waking the other threads costs more than it
+# saves, and far more when another process holds their cores. No result depends on the choice.
+_WORTH_SHARING = 1 << 18
+
 _METRIC = {"l2": 0, "cosine": 1}
 _ESTIMATOR = {"straight_through": 0, "rotation": 1}
 
@@ -64,7 +68,7 @@ def nearest_code(
         _METRIC[metric],
         indices.data_ptr(),
         distances.data_ptr(),
-        torch.get_num_threads(),
+        _threads(x.numel() * codes.shape[0]),
     )
     return indices, distances
 
@@ -76,7 +80,7 @@ def lookup(indices: Tensor, codebook: Tensor, channel_dim: int) -> Tensor:
     flat = _flat_indices(indices)
     codes = _codes(codebook)
     bad = _core.lookup(
-        flat.data_ptr(), codes.data_ptr(), k, _rows(out, channel_dim), torch.get_num_threads()
+        flat.data_ptr(), codes.data_ptr(), k, _rows(out, channel_dim), _threads(out.numel())
     )
     _refuse(bad, flat, k)
     return out.to(codebook.dtype)
@@ -105,7 +109,7 @@ def code_sums(
         skip_nonfinite,
         counts.data_ptr(),
         sums.data_ptr(),
-        torch.get_num_threads(),
+        _threads(x.numel()),
     )
     _refuse(bad, flat, num_codes)
     return counts, sums
@@ -138,7 +142,7 @@ def vq_forward(
         mse.data_ptr(),
         counts.data_ptr(),
         sums.data_ptr() if statistics else 0,
-        torch.get_num_threads(),
+        _threads(x.numel() * k),
     )
     return quantized, indices, mse, counts, sums
 
@@ -175,9 +179,13 @@ def vq_backward(
         codebook_weight,
         _rows(grad_x, channel_dim) if need_x else None,
         grad_codes.data_ptr() if need_codebook else 0,
-        torch.get_num_threads(),
+        _threads(x.numel()),
     )
     return grad_x, grad_codes
+
+
+def _threads(multiply_adds: int) -> int:
+    return torch.get_num_threads() if multiply_adds >= _WORTH_SHARING else 1
 
 
 def _rows(x: Tensor, channel_dim: int) -> Any:

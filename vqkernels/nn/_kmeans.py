@@ -17,6 +17,7 @@ def initialise_(
     cluster_size: Tensor | None,
     embed_sum: Tensor | None,
     initialised: Tensor,
+    owner: int,
     x: Tensor,
     mask: Tensor | None,
     *,
@@ -27,7 +28,8 @@ def initialise_(
     """Lloyd's iterations on at most 256*K rows of x; then ``initialised`` is 1.
 
     Changes nothing when ``initialised`` is already 1 or no row is usable. The rows are picked by a
-    counter-based permutation: the same batch always gives the same codebook.
+    counter-based permutation: the same batch always gives the same codebook. ``owner`` is told
+    when the codebook is initialised.
     """
     k = codebook.shape[0]
     count = min(x.numel() // max(x.shape[channel_dim], 1), _ROWS_PER_CODE * k)
@@ -41,4 +43,4 @@ def initialise_(
         indices, _ = ops.nearest_code(rows, codebook, None, metric, 1, backend)
         counts, sums = ops.code_sums(rows, indices, k, usable, metric, 1, None)
         ops.kmeans_step_(codebook, cluster_size, embed_sum, initialised, counts, sums, metric)
-    initialised.copy_(torch.maximum(initialised, (found > 0).to(initialised.dtype)))
+    ops.kmeans_finish_(initialised, found, owner)

@@ -106,6 +106,7 @@ class VectorQuantizer(FullPrecision):
         # A plain flag beside the buffer, so that the steps after init do not read the device.
         self._init_done = not (isinstance(init, str) and init == "kmeans")
         self.initialised.fill_(int(self._init_done))
+        self._owner_key = ops.register_owner(self)
 
     def _make_state(self, codebook: Tensor) -> None:
         k = codebook.shape[0]
@@ -115,8 +116,8 @@ class VectorQuantizer(FullPrecision):
         else:
             self.register_buffer("codebook", codebook)
         rows = None
-        if self.revive is not None:
-            rows = codebook.new_zeros(self.revive.candidates, codebook.shape[1])
+        if self.revive is not None:  # infinite: no candidate has been seen
+            rows = codebook.new_full((self.revive.candidates, codebook.shape[1]), torch.inf)
         counter = torch.zeros((), dtype=torch.int64)
         self.register_buffer("cluster_size", codebook.new_ones(k) if trained else None)
         directions = ops.normalize_codes(codebook)[0] if self.metric == "cosine" else codebook
@@ -197,6 +198,14 @@ class VectorQuantizer(FullPrecision):
         super().train(mode)
         return self
 
+    def mark_initialised(self) -> None:
+        """Called by the initialisation itself: later forwards leave it out."""
+        self._init_done = True
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)
+        self._owner_key = ops.register_owner(self)  # a copy is told of its own codebook
+
     @property
     def _every(self) -> int:
         return self.update.every if isinstance(self.update, EMA) else 1
@@ -215,16 +224,13 @@ class VectorQuantizer(FullPrecision):
             self.cluster_size,
             self.embed_sum,
             self.initialised,
+            self._owner_key,
             x.detach(),
             mask,
             metric=self.metric,
             channel_dim=self.channel_dim % x.ndim,
             backend=self.backend,
         )
-        if not torch.compiler.is_compiling():
-            self._init_done = bool(self.initialised)
-        elif mask is None and x.numel() > 0:
-            self._init_done = True  # the shape alone proves that rows were seen
 
     @torch.no_grad()
     def _advance(self, steps_due: int) -> None:

@@ -3,7 +3,12 @@
 from vqkernels.ops.advance import advance_
 from vqkernels.ops.code_sums import code_sums
 from vqkernels.ops.ema_update import ema_update_
-from vqkernels.ops.kmeans_step import kmeans_start_, kmeans_step_
+from vqkernels.ops.kmeans_step import (
+    kmeans_finish_,
+    kmeans_start_,
+    kmeans_step_,
+    register_owner,
+)
 from vqkernels.ops.lookup import Lookup, lookup, lookup_backward
 from vqkernels.ops.nearest_code import nearest_code
 from vqkernels.ops.normalize_codes import NormalizeCodes, normalize_codes
@@ -20,6 +25,7 @@ __all__ = [
     "advance_",
     "code_sums",
     "ema_update_",
+    "kmeans_finish_",
     "kmeans_start_",
     "kmeans_step_",
     "lookup",
@@ -27,6 +33,7 @@ __all__ = [
     "nearest_code",
     "normalize_codes",
     "observe_",
+    "register_owner",
     "sample_rows",
     "vq_backward",
     "vq_forward",

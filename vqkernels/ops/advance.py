@@ -40,7 +40,7 @@ def _impl(
         codes, size, total = codebook, decayed(cluster_size, pending_counts, decay), None
     else:
         codes, size, total = moved(
-            cluster_size, embed_sum, pending_counts, pending_sums, decay, epsilon
+            codebook, cluster_size, embed_sum, pending_counts, pending_sums, decay, epsilon
         )
         if metric == "cosine":
             codes, _ = normalize_codes(codes)
@@ -67,11 +67,15 @@ def _revive(
     threshold: float,
     check: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor | None]:
-    """The j-th dead code becomes candidate j mod R, with the threshold as its size."""
+    """The j-th dead code becomes candidate j mod R, with the limit as its size.
+
+    A candidate that is not finite (none has been seen yet) revives nothing.
+    """
     limit = (fixed_sum(size) / (4 * size.numel())).clamp(max=threshold)
     dead = (size < limit) & check
     turn = (dead.long().cumsum(0) - 1).clamp(min=0) % candidates.shape[0]
     rows = candidates[turn]
+    dead &= rows.isfinite().all(dim=1)
     codes = torch.where(dead[:, None], rows, codes)
     size = torch.where(dead, limit, size)
     if total is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from vqkernels._numerics import fixed_sum
@@ -9,6 +10,7 @@ from vqkernels.ops._library import define
 
 
 def moved(
+    codebook: Tensor,
     cluster_size: Tensor,
     embed_sum: Tensor,
     counts: Tensor,
@@ -20,13 +22,14 @@ def moved(
 
     s <- g*s + (1-g)*counts and m <- g*m + (1-g)*sums; codebook = m / [(s+eps)/(S+K*eps)*S] with
     S = sum of s (van den Oord et al. 2017, equations 6 to 8, with Laplace smoothing). The smoothed
-    size is not stored.
+    size is not stored. A code without any mass (possible with eps = 0) keeps its place.
     """
     size = decayed(cluster_size, counts, decay)
     total_sum = decay * embed_sum + (1.0 - decay) * sums.to(embed_sum.dtype)
     mass = fixed_sum(size)
     smoothed = (size + epsilon) / (mass + size.numel() * epsilon) * mass
-    return total_sum / smoothed[:, None], size, total_sum
+    codes = torch.where(smoothed[:, None] > 0, total_sum / smoothed[:, None], codebook)
+    return codes, size, total_sum
 
 
 def decayed(cluster_size: Tensor, counts: Tensor, decay: float) -> Tensor:
@@ -43,7 +46,9 @@ def _impl(
     decay: float,
     epsilon: float,
 ) -> None:
-    new_codebook, new_size, new_sum = moved(cluster_size, embed_sum, counts, sums, decay, epsilon)
+    new_codebook, new_size, new_sum = moved(
+        codebook, cluster_size, embed_sum, counts, sums, decay, epsilon
+    )
     codebook.copy_(new_codebook)
     cluster_size.copy_(new_size)
     embed_sum.copy_(new_sum)

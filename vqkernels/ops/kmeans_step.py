@@ -1,10 +1,17 @@
-"""kmeans_start_ and kmeans_step_: the data-dependent codebook initialisation, one move at a time.
+"""kmeans_start_, kmeans_step_, kmeans_finish_: the data-dependent codebook initialisation.
 
-Both act only while the codebook is not initialised and a usable row was seen: device predicates,
-so that the ops may stay in a captured or compiled step.
+They act only while the codebook is not initialised and a usable row was seen: device predicates,
+so that the ops may stand in a compiled step. The last one also tells the module that owns the
+codebook, which then leaves all of them out. It has to be told from inside an op: an attribute that
+traced code sets is refused in a checkpointed region, and would be set whether or not a usable row
+was seen.
 """
 
 from __future__ import annotations
+
+import itertools
+import weakref
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -77,4 +84,42 @@ kmeans_step_ = define(
     "Tensor initialised, Tensor counts, Tensor sums, str metric) -> ()",
     _step_impl,
     _step_fake,
+)
+
+
+class Owner(Protocol):
+    """Whoever wants to know that a codebook is initialised."""
+
+    def mark_initialised(self) -> None: ...
+
+
+_owners: weakref.WeakValueDictionary[int, Owner] = weakref.WeakValueDictionary()
+_keys = itertools.count()
+
+
+def register_owner(owner: Owner) -> int:
+    """The key under which ``kmeans_finish_`` finds ``owner``; it is not kept alive."""
+    key = next(_keys)
+    _owners[key] = owner
+    return key
+
+
+def _finish_impl(initialised: Tensor, found: Tensor, owner: int) -> None:
+    """Sets ``initialised`` if a usable row was seen. Reads it back: the step of the init may wait
+    for the device, no later one does.
+    """
+    initialised.copy_(torch.maximum(initialised, (found > 0).to(initialised.dtype)))
+    module = _owners.get(owner)
+    if module is not None and bool(initialised):
+        module.mark_initialised()
+
+
+def _finish_fake(initialised: Tensor, found: Tensor, owner: int) -> None:
+    return None
+
+
+kmeans_finish_ = define(
+    "kmeans_finish_(Tensor(a!) initialised, Tensor found, int owner) -> ()",
+    _finish_impl,
+    _finish_fake,
 )
