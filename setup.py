@@ -62,7 +62,10 @@ if (ROOT / "python" / "vqtrain").is_dir():
 setup(
     packages=packages,
     package_dir=directories,
-    package_data={"vqkernels": ["py.typed"], "vqtrain": ["py.typed", "**/*.yaml", "**/*.json"]},
+    package_data={
+        "vqkernels": ["py.typed"],
+        "vqtrain": ["py.typed", "**/*.html", "**/*.json", "**/*.yaml"],
+    },
     ext_modules=[Extension("vqkernels._native", sources=[])] if native else [],
     cmdclass={"build_ext": CMakeBuild},
 )

@@ -27,6 +27,10 @@ def define(
     return getattr(torch.ops.vqkernels, name).default
 
 
+def no_result(*arguments: Any) -> None:
+    """The fake of every op that only mutates its arguments."""
+
+
 def in_recompute() -> bool:
     """True while the autograd engine runs: a checkpointed region is being computed again.
 

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from vqkernels._numerics import fixed_sum
-from vqkernels.ops._library import define, in_recompute
+from vqkernels.ops._library import define, in_recompute, no_result
 from vqkernels.ops.ema_update import decayed, moved
 from vqkernels.ops.normalize_codes import normalize_codes
 
@@ -83,30 +83,11 @@ def _revive(
     return codes, size, total
 
 
-def _fake(
-    codebook: Tensor,
-    cluster_size: Tensor,
-    embed_sum: Tensor | None,
-    pending_counts: Tensor,
-    pending_sums: Tensor | None,
-    pending_rows: Tensor | None,
-    pending_steps: Tensor,
-    clock: Tensor,
-    decay: float,
-    epsilon: float,
-    steps_due: int,
-    metric: str,
-    threshold: float,
-    revive_every: int,
-) -> None:
-    return None
-
-
 advance_ = define(
     "advance_(Tensor(a!) codebook, Tensor(b!) cluster_size, Tensor(c!)? embed_sum, "
     "Tensor(d!) pending_counts, Tensor(e!)? pending_sums, Tensor? pending_rows, "
     "Tensor(f!) pending_steps, Tensor(g!) clock, float decay, float epsilon, int steps_due, "
     "str metric, float threshold, int revive_every) -> ()",
     _impl,
-    _fake,
+    no_result,
 )

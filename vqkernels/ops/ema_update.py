@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from vqkernels._numerics import fixed_sum
-from vqkernels.ops._library import define
+from vqkernels.ops._library import define, no_result
 
 
 def moved(
@@ -54,21 +54,9 @@ def _impl(
     embed_sum.copy_(new_sum)
 
 
-def _fake(
-    codebook: Tensor,
-    cluster_size: Tensor,
-    embed_sum: Tensor,
-    counts: Tensor,
-    sums: Tensor,
-    decay: float,
-    epsilon: float,
-) -> None:
-    return None
-
-
 ema_update_ = define(
     "ema_update_(Tensor(a!) codebook, Tensor(b!) cluster_size, Tensor(c!) embed_sum, "
     "Tensor counts, Tensor sums, float decay, float epsilon) -> ()",
     _impl,
-    _fake,
+    no_result,
 )

@@ -16,7 +16,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from vqkernels.ops._library import define
+from vqkernels.ops._library import define, no_result
 from vqkernels.ops.normalize_codes import normalize_codes
 
 
@@ -28,14 +28,10 @@ def _start_impl(codebook: Tensor, initialised: Tensor, rows: Tensor, found: Tens
     codebook.copy_(torch.where(active, seeds, codebook))
 
 
-def _start_fake(codebook: Tensor, initialised: Tensor, rows: Tensor, found: Tensor) -> None:
-    return None
-
-
 kmeans_start_ = define(
     "kmeans_start_(Tensor(a!) codebook, Tensor initialised, Tensor rows, Tensor found) -> ()",
     _start_impl,
-    _start_fake,
+    no_result,
 )
 
 
@@ -67,23 +63,11 @@ def _step_impl(
         embed_sum.copy_(torch.where(active, codebook * size[:, None], embed_sum))
 
 
-def _step_fake(
-    codebook: Tensor,
-    cluster_size: Tensor | None,
-    embed_sum: Tensor | None,
-    initialised: Tensor,
-    counts: Tensor,
-    sums: Tensor,
-    metric: str,
-) -> None:
-    return None
-
-
 kmeans_step_ = define(
     "kmeans_step_(Tensor(a!) codebook, Tensor(b!)? cluster_size, Tensor(c!)? embed_sum, "
     "Tensor initialised, Tensor counts, Tensor sums, str metric) -> ()",
     _step_impl,
-    _step_fake,
+    no_result,
 )
 
 
@@ -114,12 +98,8 @@ def _finish_impl(initialised: Tensor, found: Tensor, owner: int) -> None:
         module.mark_initialised()
 
 
-def _finish_fake(initialised: Tensor, found: Tensor, owner: int) -> None:
-    return None
-
-
 kmeans_finish_ = define(
     "kmeans_finish_(Tensor(a!) initialised, Tensor found, int owner) -> ()",
     _finish_impl,
-    _finish_fake,
+    no_result,
 )

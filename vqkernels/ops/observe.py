@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from vqkernels.ops._library import define, in_recompute
+from vqkernels.ops._library import define, in_recompute, no_result
 
 
 def _impl(
@@ -32,22 +32,9 @@ def _impl(
     pending_steps.add_((counts.sum() > 0).to(pending_steps.dtype))
 
 
-def _fake(
-    pending_counts: Tensor,
-    pending_sums: Tensor | None,
-    pending_rows: Tensor | None,
-    pending_steps: Tensor,
-    counts: Tensor,
-    sums: Tensor | None,
-    rows: Tensor | None,
-    found: Tensor | None,
-) -> None:
-    return None
-
-
 observe_ = define(
     "observe_(Tensor(a!) pending_counts, Tensor(b!)? pending_sums, Tensor(c!)? pending_rows, "
     "Tensor(d!) pending_steps, Tensor counts, Tensor? sums, Tensor? rows, Tensor? found) -> ()",
     _impl,
-    _fake,
+    no_result,
 )
