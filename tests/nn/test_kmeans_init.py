@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
+
 import pytest
 import torch
 from modules import D, K, assert_same_state, batches, quantizer, snapshot
@@ -157,3 +160,17 @@ def test_a_given_codebook_is_copied() -> None:
     assert torch.equal(module.codebook, given.float())
     given.zero_()
     assert module.codebook.any()
+
+
+@pytest.mark.parametrize("duplicate", [copy.deepcopy, lambda m: pickle.loads(pickle.dumps(m))])
+def test_a_copy_made_before_the_init_has_one_of_its_own(duplicate) -> None:
+    module = quantizer()
+    twin, (other_batch,) = duplicate(module), batches(1, 640, seed=99)
+    module(_clusters()[1])
+    assert (int(module.initialised), int(twin.initialised)) == (1, 0)
+    twin(other_batch)
+    moved = twin.codebook.clone()
+    twin(other_batch)
+    assert twin.initialised == 1
+    assert not torch.equal(moved, module.codebook)
+    assert twin(other_batch).usage.mse <= module.eval()(other_batch).usage.mse

@@ -106,7 +106,7 @@ class VectorQuantizer(FullPrecision):
         # A plain flag beside the buffer, so that the steps after init do not read the device.
         self._init_done = not (isinstance(init, str) and init == "kmeans")
         self.initialised.fill_(int(self._init_done))
-        self._owner_key = ops.register_owner(self)
+        self._owner_key = ops.on_initialised(self._leave_init_out)
 
     def _make_state(self, codebook: Tensor) -> None:
         k = codebook.shape[0]
@@ -198,13 +198,13 @@ class VectorQuantizer(FullPrecision):
         super().train(mode)
         return self
 
-    def mark_initialised(self) -> None:
-        """Called by the initialisation itself: later forwards leave it out."""
+    def _leave_init_out(self) -> None:
         self._init_done = True
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
-        self._owner_key = ops.register_owner(self)  # a copy is told of its own codebook
+        # A copy is told of its own codebook, not of the original's.
+        self._owner_key = ops.on_initialised(self._leave_init_out)
 
     @property
     def _every(self) -> int:

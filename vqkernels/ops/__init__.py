@@ -7,7 +7,7 @@ from vqkernels.ops.kmeans_step import (
     kmeans_finish_,
     kmeans_start_,
     kmeans_step_,
-    register_owner,
+    on_initialised,
 )
 from vqkernels.ops.lookup import Lookup, lookup, lookup_backward
 from vqkernels.ops.nearest_code import nearest_code
@@ -33,7 +33,7 @@ __all__ = [
     "nearest_code",
     "normalize_codes",
     "observe_",
-    "register_owner",
+    "on_initialised",
     "sample_rows",
     "vq_backward",
     "vq_forward",

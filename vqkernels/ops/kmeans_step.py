@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import itertools
 import weakref
-from typing import Protocol
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -71,20 +71,14 @@ kmeans_step_ = define(
 )
 
 
-class Owner(Protocol):
-    """Whoever wants to know that a codebook is initialised."""
-
-    def mark_initialised(self) -> None: ...
-
-
-_owners: weakref.WeakValueDictionary[int, Owner] = weakref.WeakValueDictionary()
+_callbacks: dict[int, weakref.WeakMethod[Callable[[], None]]] = {}
 _keys = itertools.count()
 
 
-def register_owner(owner: Owner) -> int:
-    """The key under which ``kmeans_finish_`` finds ``owner``; it is not kept alive."""
+def on_initialised(method: Callable[[], None]) -> int:
+    """The key under which ``kmeans_finish_`` calls ``method``; its object is not kept alive."""
     key = next(_keys)
-    _owners[key] = owner
+    _callbacks[key] = weakref.WeakMethod(method, lambda _: _callbacks.pop(key, None))
     return key
 
 
@@ -93,9 +87,10 @@ def _finish_impl(initialised: Tensor, found: Tensor, owner: int) -> None:
     for the device, no later one does.
     """
     initialised.copy_(torch.maximum(initialised, (found > 0).to(initialised.dtype)))
-    module = _owners.get(owner)
-    if module is not None and bool(initialised):
-        module.mark_initialised()
+    reference = _callbacks.get(owner)
+    callback = None if reference is None else reference()
+    if callback is not None and bool(initialised):
+        callback()
 
 
 kmeans_finish_ = define(
