@@ -5,12 +5,11 @@
 """
 
 from vqkernels import nn
+from vqkernels._explain import Explanation, explain
 from vqkernels._version import __version__
 from vqkernels.functional import (
-    Explanation,
     code_sums,
     ema_update_,
-    explain,
     lookup,
     nearest_code,
     vector_quantize,

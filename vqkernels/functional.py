@@ -7,15 +7,11 @@ x is read through its strides; no permuted copy is made.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
-
 import torch
 from torch import Tensor
 
 from vqkernels import _checks, ops
 from vqkernels._layout import row_shape
-from vqkernels.ops import dispatch
 from vqkernels.outputs import CodeSums, CodeUsage, NearestCode, VQOutput
 
 
@@ -269,58 +265,6 @@ def ema_update_(
         float(decay),
         float(epsilon),
     )
-
-
-class Explanation:
-    """Which backend serves each op for given inputs, and why the others do not.
-
-    Attributes:
-        chosen: op name -> backend name.
-        why_not: op name -> {backend name: reason}.
-    """
-
-    def __init__(self, chosen: dict[str, str], why_not: dict[str, dict[str, str]]) -> None:
-        self.chosen = chosen
-        self.why_not = why_not
-
-    def __repr__(self) -> str:
-        lines = []
-        for op, backend in self.chosen.items():
-            lines.append(f"{op}: {backend}")
-            lines += [f"    not {name}: {reason}" for name, reason in self.why_not[op].items()]
-        return "\n".join(lines)
-
-
-_EXPLAINED: Sequence[str] = ("nearest_code", "vq_forward", "vq_backward", "lookup", "code_sums")
-
-
-def explain(x: Tensor, codebook: Tensor, *, backend: str | None = None) -> Explanation:
-    """Says which backend every op would use on these inputs, and why not another one.
-
-    Args:
-        x, codebook: as for ``nearest_code``; only device and dtype are read.
-        backend: as for ``nearest_code``.
-
-    Returns:
-        An Explanation; printing it gives the table.
-
-    Raises:
-        As ``nearest_code``: a backend asked for by name that cannot run is refused here too.
-    """
-    _checks.floating("x", x)
-    _checks.codebook(codebook)
-    _checks.same_device("codebook", codebook, "x", x)
-    chosen: dict[str, str] = {}
-    why_not: dict[str, dict[str, str]] = {}
-    for op in _EXPLAINED:
-        chosen[op] = dispatch.choose(op, x, codebook, backend)
-        reasons: dict[str, Any] = {
-            name: dispatch.why_not(op, name, x, codebook) or f"{chosen[op]} comes first"
-            for name in dispatch.BACKENDS
-            if name != chosen[op]
-        }
-        why_not[op] = reasons
-    return Explanation(chosen, why_not)
 
 
 def _check_search(x: Tensor, codebook: Tensor, metric: str, channel_dim: int) -> int:
