@@ -26,7 +26,11 @@ _CASES = (  # N, K, D, metric
 
 def main() -> int:
     print(f"vqkernels {vq.__version__}, torch {torch.__version__}, {platform.machine()}")
-    build = native.build_info()
+    try:
+        build = native.build_info()
+    except (ValueError, RuntimeError) as error:  # VQK_ISA names no level, or one this CPU lacks
+        print(f"native: not usable; {error}")
+        return 1
     if build is None:
         print(f"native: not available; {native.missing()}")
     else:

@@ -7,6 +7,7 @@ ValueError for shape, range and device.
 from __future__ import annotations
 
 import math
+import numbers
 from collections.abc import Collection
 from typing import Any
 
@@ -20,8 +21,8 @@ ESTIMATORS = ("straight_through", "rotation")
 
 
 def number(name: str, value: Any) -> None:
-    """A finite real number; bool is not one."""
-    if isinstance(value, bool) or not isinstance(value, (int, float)):
+    """A finite real number, numpy's included; bool is not one."""
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise TypeError(f"{name} must be a number, got {value!r}")
     if not math.isfinite(value):
         raise ValueError(f"{name} must be finite, got {value}")
@@ -47,7 +48,7 @@ def in_range(name: str, value: Any, low: float, high: float, *, closed_high: boo
 
 
 def integer_at_least(name: str, value: Any, low: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int):
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral):
         raise TypeError(f"{name} must be an integer, got {value!r}")
     if value < low:
         raise ValueError(f"{name} must be at least {low}, got {value}")
@@ -68,6 +69,8 @@ def floating(name: str, value: Any) -> None:
     tensor(name, value)
     if value.dtype not in FLOATS:
         raise TypeError(f"{name} must be float32, float16, bfloat16 or float64, got {value.dtype}")
+    if value.layout != torch.strided:
+        raise TypeError(f"{name} must be a dense (strided) tensor, got {value.layout}")
 
 
 def integers(name: str, value: Any) -> None:

@@ -198,7 +198,7 @@ def code_sums(
         channel_dim: dimension of x that holds the D channels.
 
     Returns:
-        CodeSums(counts int64 (K,), sums float32 (K, D)).
+        CodeSums(counts int64 (K,), sums float32 (K, D); float64 for float64 x).
 
     Raises:
         TypeError, ValueError: bad arguments; on the CPU also an index out of range.

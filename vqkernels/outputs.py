@@ -26,7 +26,7 @@ class CodeSums(NamedTuple):
 
     Attributes:
         counts: int64 (K,), rows that chose each code.
-        sums: float32 (K, D), their sum.
+        sums: float32 (float64 for float64 input) (K, D), their sum.
     """
 
     counts: Tensor
@@ -38,7 +38,8 @@ class CodeUsage(NamedTuple):
 
     Attributes:
         counts: int64 (K,), valid rows that chose each code.
-        mse: float32 0-d, mean squared quantization error over the valid elements.
+        mse: float32 (float64 for float64 input) 0-d, mean squared quantization error over the
+            valid elements.
     """
 
     counts: Tensor
@@ -73,7 +74,8 @@ class VQOutput(NamedTuple):
         quantized: shape and dtype of x; each vector is the chosen code. Differentiable in x
             through the estimator.
         indices: int64, positions of x; -1 where masked.
-        loss: float32 0-d, commitment plus codebook loss. Differentiable.
+        loss: float32 (float64 for float64 input) 0-d, commitment plus codebook loss.
+            Differentiable.
         usage: counts and mean squared error of this call.
     """
 

@@ -163,3 +163,13 @@ def test_a_checkpointed_region_compiles_to_the_same_step() -> None:
         states.append(snapshot(module))
     for name, value in states[0].items():
         assert torch.equal(states[1][name], value), name
+
+
+def test_modules_of_one_kind_share_their_compiled_code() -> None:
+    counter = CompileCounterWithBackend("eager")
+    torch._dynamo.reset()
+    for seed in range(4):
+        module = torch.compile(quantizer(seed), backend=counter, fullgraph=True)
+        for x in batches(3):
+            module(x)
+    assert counter.frame_count == 2  # with and without the initialisation

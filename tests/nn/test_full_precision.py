@@ -96,3 +96,18 @@ def test_moving_to_another_device_keeps_the_dtype() -> None:
     module = quantizer().to(device="meta", dtype=torch.float16)
     assert module.codebook.device.type == "meta"
     assert module.codebook.dtype == torch.float32
+
+
+@pytest.mark.parametrize("default", [torch.bfloat16, torch.float64], ids=str)
+@pytest.mark.parametrize("init", ["kmeans", "uniform", "normal"])
+def test_the_default_dtype_does_not_decide_the_state(default: torch.dtype, init: str) -> None:
+    torch.set_default_dtype(default)
+    try:
+        module = quantizer(init=init)
+        module(torch.randn(64, 6, dtype=torch.float32))
+        module.flush()
+    finally:
+        torch.set_default_dtype(torch.float32)
+    for name, value in module.state_dict().items():
+        assert value.dtype in (torch.float32, torch.int64), name
+    assert module.codebook.isfinite().all()

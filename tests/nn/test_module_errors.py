@@ -6,6 +6,7 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from backends import available
@@ -105,3 +106,18 @@ def test_channel_dim_minus_1_takes_any_rank(shape: tuple[int, ...]) -> None:
     out = quantizer(channel_dim=-1)(torch.randn(shape))
     assert out.quantized.shape == shape
     assert out.indices.shape == shape[:-1]
+
+
+def test_sizes_and_weights_may_be_numpy_numbers() -> None:
+    module = vq.nn.VectorQuantizer(
+        np.int64(5),
+        np.int32(6),
+        update=vq.EMA(decay=np.float32(0.5)),
+        commitment_weight=np.float64(1),
+    )
+    assert module(torch.randn(3, 6)).indices.shape == (3,)
+
+
+def test_a_sparse_input_is_refused() -> None:
+    with pytest.raises(TypeError, match=r"x must be a dense \(strided\) tensor, got torch.sparse"):
+        vq.nearest_code(torch.eye(6).to_sparse(), torch.randn(5, 6))

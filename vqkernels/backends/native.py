@@ -48,10 +48,10 @@ def missing() -> str | None:
 
 
 def build_info() -> dict[str, Any] | None:
-    """Compiler, instruction-set levels and the active one; None without the extension."""
+    """Compiler, the levels that were built and the active one; None without the extension."""
     if _core is None:
         return None
-    return {**_core.build_info(), "isa": _core.isa(), "isa_levels": _core.isa_levels()}
+    return {**_core.build_info(), "active level": _core.isa()}
 
 
 def nearest_code(

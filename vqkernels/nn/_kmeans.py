@@ -17,7 +17,7 @@ def initialise_(
     cluster_size: Tensor | None,
     embed_sum: Tensor | None,
     initialised: Tensor,
-    owner: int,
+    owner: Tensor,
     x: Tensor,
     mask: Tensor | None,
     *,

@@ -25,7 +25,8 @@ class VectorQuantizer(FullPrecision):
     stores its statistics when it ends, and the next one applies them when it starts; so does
     ``flush()``, and so does leaving training mode when an update is due. Until then
     ``decode(out.indices)`` reproduces ``out.quantized``, and a checkpointed region recomputes with
-    the same codebook.
+    the same codebook, provided that its backward comes before the next training forward: several
+    checkpointed forwards per backward need ``EMA(every=...)`` of that number.
     Training mode alone decides whether statistics are kept, as in BatchNorm.
 
     The codebook and its statistics are float32 and stay so through ``.half()``, ``.to(dtype)``,
@@ -93,8 +94,8 @@ class VectorQuantizer(FullPrecision):
             raise TypeError(f"channel_dim must be an integer, got {channel_dim!r}")
         if backend is not None:
             _checks.one_of("backend", backend, ops.dispatch.BACKENDS)
-        self.num_embeddings = num_embeddings
-        self.embedding_dim = embedding_dim
+        self.num_embeddings = int(num_embeddings)
+        self.embedding_dim = int(embedding_dim)
         self.commitment_weight = float(commitment_weight)
         self.update = update
         self.estimator = estimator
@@ -288,7 +289,8 @@ class VectorQuantizer(FullPrecision):
 
     def extra_repr(self) -> str:
         return (
-            f"{self.num_embeddings}, {self.embedding_dim}, update={self.update}, "
+            f"{self.num_embeddings}, {self.embedding_dim}, "
+            f"commitment_weight={self.commitment_weight}, update={self.update}, "
             f"estimator={self.estimator!r}, metric={self.metric!r}, revive={self.revive}, "
             f"channel_dim={self.channel_dim}, backend={self.backend!r}"
         )
@@ -298,10 +300,12 @@ def _initial_codebook(init: str | Tensor, k: int, d: int) -> Tensor:
     if isinstance(init, Tensor):
         _checks.codebook(init, "init")
         _checks.shaped("init", init, (k, d))
+        if not init.is_meta and not init.isfinite().all():
+            raise ValueError("init must be finite, got a NaN or an infinity")
         return init.detach().to(torch.float32, copy=True)
     if not isinstance(init, str):
         raise TypeError(f"init must be a string or a (K, D) tensor, got {type(init).__name__}")
     _checks.one_of("init", init, _INITS)
     if init == "uniform":
-        return torch.empty(k, d).uniform_(-1.0 / k, 1.0 / k)
-    return torch.randn(k, d)
+        return torch.empty(k, d, dtype=torch.float32).uniform_(-1.0 / k, 1.0 / k)
+    return torch.randn(k, d, dtype=torch.float32)

@@ -75,26 +75,29 @@ _callbacks: dict[int, weakref.WeakMethod[Callable[[], None]]] = {}
 _keys = itertools.count()
 
 
-def on_initialised(method: Callable[[], None]) -> int:
-    """The key under which ``kmeans_finish_`` calls ``method``; its object is not kept alive."""
+def on_initialised(method: Callable[[], None]) -> Tensor:
+    """The key under which ``kmeans_finish_`` calls ``method``; its object is not kept alive.
+
+    A tensor: the compiler guards on the value of an int and would compile every module anew.
+    """
     key = next(_keys)
     _callbacks[key] = weakref.WeakMethod(method, lambda _: _callbacks.pop(key, None))
-    return key
+    return torch.tensor(key, device="cpu")
 
 
-def _finish_impl(initialised: Tensor, found: Tensor, owner: int) -> None:
+def _finish_impl(initialised: Tensor, found: Tensor, owner: Tensor) -> None:
     """Sets ``initialised`` if a usable row was seen. Reads it back: the step of the init may wait
     for the device, no later one does.
     """
     initialised.copy_(torch.maximum(initialised, (found > 0).to(initialised.dtype)))
-    reference = _callbacks.get(owner)
+    reference = _callbacks.get(int(owner))
     callback = None if reference is None else reference()
     if callback is not None and bool(initialised):
         callback()
 
 
 kmeans_finish_ = define(
-    "kmeans_finish_(Tensor(a!) initialised, Tensor found, int owner) -> ()",
+    "kmeans_finish_(Tensor(a!) initialised, Tensor found, Tensor owner) -> ()",
     _finish_impl,
     no_result,
 )
