@@ -126,15 +126,20 @@ def vector_quantize(
     Raises:
         TypeError, ValueError, RuntimeError: as ``nearest_code``.
     """
+    channel = _check_search(x, codebook, metric, channel_dim)
+    _checks.at_least("commitment_weight", commitment_weight, 0.0)
+    _checks.at_least("codebook_weight", codebook_weight, 0.0)
+    _checks.one_of("estimator", estimator, _checks.ESTIMATORS)
+    _checks.mask(mask, x, row_shape(x, channel))
     out, _ = quantize_with_sums(
         x,
         codebook,
-        commitment_weight=commitment_weight,
-        codebook_weight=codebook_weight,
+        commitment_weight=float(commitment_weight),
+        codebook_weight=float(codebook_weight),
         estimator=estimator,
         metric=metric,
         mask=mask,
-        channel_dim=channel_dim,
+        channel_dim=channel,
         backend=backend,
         statistics=False,
     )
@@ -154,12 +159,11 @@ def quantize_with_sums(
     backend: str | None,
     statistics: bool,
 ) -> tuple[VQOutput, Tensor]:
-    """``vector_quantize`` and the (K, D) sums per code: what a module with an EMA calls."""
-    channel = _check_search(x, codebook, metric, channel_dim)
-    _checks.at_least("commitment_weight", commitment_weight, 0.0)
-    _checks.at_least("codebook_weight", codebook_weight, 0.0)
-    _checks.one_of("estimator", estimator, _checks.ESTIMATORS)
-    _checks.mask(mask, x, row_shape(x, channel))
+    """``vector_quantize`` on checked arguments, and the (K, D) sums per code.
+
+    For modules, which check before they move any state and need not do it twice. ``channel_dim``
+    is not negative here.
+    """
     codes = ops.NormalizeCodes.apply(codebook) if metric == "cosine" else codebook
     quantized, loss, indices, mse, counts, sums = ops.VectorQuantize.apply(
         x,
@@ -167,9 +171,9 @@ def quantize_with_sums(
         mask,
         metric,
         estimator,
-        float(commitment_weight),
-        float(codebook_weight),
-        channel,
+        commitment_weight,
+        codebook_weight,
+        channel_dim,
         statistics,
         backend,
     )

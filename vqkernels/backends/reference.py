@@ -11,8 +11,8 @@ for every pair, in blocks, so that no allocation has both N and K as factors:
 Ties in F go to the lowest index. A row or a code with a NaN or an infinity never takes part: such
 a row gets index 0 and a NaN distance, such a code is never chosen.
 
-Statistics and losses accumulate in float64 and are rounded once. "Wide" below is float32, or
-float64 when x or the codebook is float64.
+Statistics and losses accumulate in float64 and are rounded once, to ``wide``: float32, or float64
+when x or the codebook is float64.
 """
 
 from __future__ import annotations

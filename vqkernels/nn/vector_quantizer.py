@@ -8,13 +8,17 @@ import torch
 from torch import Tensor, nn
 
 from vqkernels import _checks, functional, ops
+from vqkernels._layout import row_shape
 from vqkernels.nn import _kmeans
 from vqkernels.nn._full_precision import FullPrecision
 from vqkernels.options import EMA, Gradient, Revive, Update
 from vqkernels.outputs import VQOutput
 
 _INITS = ("kmeans", "uniform", "normal")
-_COUNT_DECAY = 0.99  # of the usage average that revival reads when no EMA trains the codebook
+# What advance_ is given where the module has no such option: the usage average that revival reads
+# when the optimizer trains the codebook, and limits that nothing reads without candidates.
+_COUNTS_ONLY = EMA(decay=0.99)
+_NO_REVIVAL = Revive()
 
 
 class VectorQuantizer(FullPrecision):
@@ -140,25 +144,27 @@ class VectorQuantizer(FullPrecision):
         Returns:
             VQOutput(quantized, indices, loss, usage).
         """
-        self._check(x, mask)
+        channel = self._check(x, mask)
         if self.training:
             if not self._init_done:
-                self._initialise(x, mask)
+                self._initialise(x, mask, channel)
             self._advance(self._every)
         out, sums = functional.quantize_with_sums(
             x,
             self.codebook,
             commitment_weight=self.commitment_weight,
-            codebook_weight=self.update.weight if isinstance(self.update, Gradient) else 0.0,
+            codebook_weight=float(self.update.weight)
+            if isinstance(self.update, Gradient)
+            else 0.0,
             estimator=self.estimator,
             metric=self.metric,
             mask=mask,
-            channel_dim=self.channel_dim,
+            channel_dim=channel,
             backend=self.backend,
             statistics=self.training and isinstance(self.update, EMA),
         )
         if self.training:
-            self._observe(x, mask, out.usage.counts, sums)
+            self._observe(x, mask, channel, out.usage.counts, sums)
         return out
 
     @torch.no_grad()
@@ -189,9 +195,9 @@ class VectorQuantizer(FullPrecision):
 
     def init_codebook(self, x: Tensor, mask: Tensor | None = None) -> None:
         """Runs the k-means initialisation on x now; does nothing on an initialised codebook."""
-        self._check(x, mask)
+        channel = self._check(x, mask)
         if not self._init_done:
-            self._initialise(x, mask)
+            self._initialise(x, mask, channel)
 
     def train(self, mode: bool = True) -> VectorQuantizer:
         if self.training and not mode:
@@ -211,15 +217,16 @@ class VectorQuantizer(FullPrecision):
     def _every(self) -> int:
         return self.update.every if isinstance(self.update, EMA) else 1
 
-    def _check(self, x: Tensor, mask: Tensor | None) -> None:
-        # Before any state moves: a bad argument must leave the module as it was.
+    def _check(self, x: Tensor, mask: Tensor | None) -> int:
+        """The channel dimension. Before any state moves: a bad argument must change nothing."""
         channel = _checks.vectors(x, self.embedding_dim, self.channel_dim)
         _checks.same_device("x", x, "codebook", self.codebook)
-        _checks.mask(mask, x, (*x.shape[:channel], *x.shape[channel + 1 :]))
+        _checks.mask(mask, x, row_shape(x, channel))
         ops.dispatch.choose("vq_forward", x, self.codebook, self.backend)
+        return channel
 
     @torch.no_grad()
-    def _initialise(self, x: Tensor, mask: Tensor | None) -> None:
+    def _initialise(self, x: Tensor, mask: Tensor | None, channel: int) -> None:
         _kmeans.initialise_(
             self.codebook,
             self.cluster_size,
@@ -229,7 +236,7 @@ class VectorQuantizer(FullPrecision):
             x.detach(),
             mask,
             metric=self.metric,
-            channel_dim=self.channel_dim % x.ndim,
+            channel_dim=channel,
             backend=self.backend,
         )
 
@@ -237,8 +244,8 @@ class VectorQuantizer(FullPrecision):
     def _advance(self, steps_due: int) -> None:
         if self.cluster_size is None or self.pending_counts is None:
             return
-        ema = self.update if isinstance(self.update, EMA) else EMA(decay=_COUNT_DECAY)
-        revive = self.revive or Revive()
+        ema = self.update if isinstance(self.update, EMA) else _COUNTS_ONLY
+        revive = self.revive or _NO_REVIVAL
         ops.advance_(
             self.codebook,
             self.cluster_size,
@@ -257,7 +264,9 @@ class VectorQuantizer(FullPrecision):
         )
 
     @torch.no_grad()
-    def _observe(self, x: Tensor, mask: Tensor | None, counts: Tensor, sums: Tensor) -> None:
+    def _observe(
+        self, x: Tensor, mask: Tensor | None, channel: int, counts: Tensor, sums: Tensor
+    ) -> None:
         if self.pending_counts is None:
             return
         rows = found = None
@@ -269,7 +278,7 @@ class VectorQuantizer(FullPrecision):
                 self.revive.candidates,
                 self.revive.seed,
                 self.metric,
-                self.channel_dim % x.ndim,
+                channel,
             )
         ops.observe_(
             self.pending_counts,
