@@ -26,6 +26,13 @@ VQK_INLINE Double8 widen(const float* from) {
   return a;
 }
 
+// The same without the alignment.
+VQK_INLINE Double8 widen_unaligned(const float* from) {
+  alignas(32) float copy[8];
+  __builtin_memcpy(copy, from, sizeof copy);
+  return widen(copy);
+}
+
 VQK_INLINE void narrow(const Double8& a, float* to) {
 #if defined(__AVX512F__)
   _mm256_store_ps(to, _mm512_maskz_cvtpd_ps(0xff, a.part[0]));

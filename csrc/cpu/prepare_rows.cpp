@@ -12,7 +12,7 @@ double shift_and_scale(const PackedCodebook& codes, const float* x, float* row) 
   const Double8 scale = splat(codes.scale);
   Double8 square{};
   for (int64_t i = 0; i < width; i += 8) {
-    const Double8 value = (widen(x + i) - load(&codes.shift[i])) * scale;
+    const Double8 value = (widen(x + i) - load(codes.shift + i)) * scale;
     square = square + value * value;
     narrow(value, row + i);
   }

@@ -54,7 +54,7 @@ void screen_rows(const PackedCodebook& codes, int64_t count, const Scratch& scra
   for (int64_t first = 0; first < codes.num_bands; first += block)
     for (int64_t r = 0; r < count; r += tile_rows)
       for (int64_t band = first; band < first + block && band < codes.num_bands; ++band)
-        screen_band(scratch.z + r * codes.dim, codes.panels.data() + band * band_floats,
+        screen_band(scratch.z + r * codes.dim, codes.panels + band * band_floats,
                     codes.panels_in_band(band), codes.dim,
                     scratch.maxima + r * codes.num_groups + band * lanes, codes.num_groups);
 }
@@ -63,7 +63,7 @@ void screen_rows(const PackedCodebook& codes, int64_t count, const Scratch& scra
 // of its own over the rows of a block: the latencies of many rows then overlap.
 void mark_candidates(const PackedCodebook& codes, const Scratch& scratch, int64_t r) {
   float* scores = scratch.maxima + r * codes.num_groups;
-  const float *reach = codes.reach.data(), *curve = codes.curve.data();
+  const float *reach = codes.reach, *curve = codes.curve;
   const int64_t num_groups = codes.num_groups;
   const RowBound bound = scratch.plans[r].bound;
   const Vec slope = splat(bound.slope);
@@ -100,7 +100,7 @@ Winner score_candidates(const PackedCodebook& codes, const float* x, const Scrat
     uint64_t word = scratch.candidates[r * num_words + i];
     for (; word != 0; word &= word - 1) {
       const int64_t group = 64 * i + __builtin_ctzll(word);
-      const float* exact = codes.exact.data() + group * codes.exact_lanes * codes.dim;
+      const float* exact = codes.exact + group * codes.exact_lanes * codes.dim;
       const int64_t position = codes.first_position(group);
       for (int64_t lane = 0; lane < codes.exact_lanes; lane += 8)
         search.add(exact + lane * codes.dim, position + lane);
@@ -114,8 +114,14 @@ Winner score_candidates(const PackedCodebook& codes, const float* x, const Scrat
 }  // namespace
 
 Search::Search(const float* codebook, int64_t num_codes, int64_t dim, Metric metric,
-               int64_t num_rows, int threads)
-    : codes_(codebook, num_codes, dim, metric, threads) {
+               const Prepared& prepared, int64_t num_rows, int threads)
+    : codes_(num_codes, dim, metric, const_cast<void*>(prepared.data)) {
+  const bool given = prepared.data != nullptr && prepared.bytes == codes_.bytes_kept;
+  if (!given || !codes_.open(codebook, threads)) {
+    memory_.resize(codes_.bytes);
+    codes_ = PackedCodebook(num_codes, dim, metric, memory_.data());
+    codes_.pack(codebook, false, threads);
+  }
   const int64_t rows = tile_rows;
   const int64_t row_bytes = int64_t(sizeof(float)) * (codes_.num_groups + 2 * dim + 1);
   int64_t blocks = most_block_rows / rows;

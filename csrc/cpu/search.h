@@ -3,14 +3,16 @@
 #include <cstdint>
 
 #include "packed_codebook.h"
+#include "vqk/prepare.h"
 
 namespace vqk::VQK_LEVEL {
 
 // Nearest codes of blocks of rows: screen every code, certify, score exactly what is left.
 class Search {
  public:
-  Search(const float* codebook, int64_t num_codes, int64_t dim, Metric metric, int64_t num_rows,
-         int threads);  // codebook: (K, D)
+  // codebook: (K, D)
+  Search(const float* codebook, int64_t num_codes, int64_t dim, Metric metric,
+         const Prepared& prepared, int64_t num_rows, int threads);
   ~Search();
 
   // Rows per call of assign that balance the workers and fit the caches.
@@ -28,6 +30,7 @@ class Search {
               uint8_t* finite) const;
 
  private:
+  Buffer<char> memory_;  // of codes_, unless it lies in prepared memory
   PackedCodebook codes_;
   int64_t block_rows_;
 };
