@@ -48,13 +48,13 @@ CodebookSurvey::CodebookSurvey(const float* codebook, int64_t num_codes, int64_t
   if (with_hashes) fill_factors(factors.data(), dim);
   const Buffer<float> sums(num_chunks * dim);
   const Buffer<uint32_t> largest(num_chunks);
-  const Buffer<int64_t> finite(num_chunks);
+  const Buffer<int64_t> finite(num_chunks), first_finites(num_chunks);
 
   parallel_for(num_chunks, threads, [&](int64_t chunk, int) {
     float* sum = sums.data() + chunk * dim;
     for (int64_t i = 0; i < dim; ++i) sum[i] = 0.0f;
     uint32_t chunk_largest = 0;
-    int64_t count = 0;
+    int64_t count = 0, first_finite_code = -1;
     const int64_t first = chunk * chunk_codes;
     const int64_t end = num_codes - first < chunk_codes ? num_codes : first + chunk_codes;
     for (int64_t k = first; k < end; ++k) {
@@ -63,20 +63,23 @@ CodebookSurvey::CodebookSurvey(const float* codebook, int64_t num_codes, int64_t
       const bool is_finite = magnitude < infinity_bits;
       if (with_hashes) hashes[k] = is_finite ? hash(code, factors.data(), dim) : 0;
       if (!is_finite) continue;
-      ++count;
+      if (count++ == 0) first_finite_code = k;
       chunk_largest = magnitude > chunk_largest ? magnitude : chunk_largest;
       for (int64_t i = 0; i < dim; ++i) sum[i] += code[i];
     }
     largest[chunk] = chunk_largest;
     finite[chunk] = count;
+    first_finites[chunk] = first_finite_code;
   });
 
   uint32_t overall = 0;
   int64_t count = 0;
+  first_finite = -1;
   for (int64_t i = 0; i < padded(dim); ++i) shift[i] = 0.0;
   for (int64_t chunk = 0; chunk < num_chunks; ++chunk) {
     overall = largest[chunk] > overall ? largest[chunk] : overall;
     count += finite[chunk];
+    if (first_finite < 0) first_finite = first_finites[chunk];
     for (int64_t i = 0; i < dim; ++i) shift[i] += double(sums[chunk * dim + i]);
   }
   reach = float_of_bits(overall);

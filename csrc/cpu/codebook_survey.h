@@ -18,6 +18,7 @@ struct CodebookSurvey {
   double scale;             // 2^q: every |c - mu| becomes at most 2
   double shift_norm;        // |2^q mu|
   float reach;              // the largest |c_i| of a finite code
+  int64_t first_finite;     // lowest index of a finite code; -1 without one
   Buffer<uint64_t> hashes;  // (K,) equal codes have equal ones; 0 marks a code that is not finite
 };
 

@@ -26,17 +26,16 @@ int64_t choose_band_panels(int64_t num_codes, int64_t dim) {
 int64_t divided_up(int64_t value, int64_t unit) { return (value + unit - 1) / unit; }
 
 // Writes b of one code to `row`, (padded(D),), and returns |b|; `half_square` is |B|^2/2.
-double scaled_code(const PackedCodebook& packed, const float* code, float* row,
-                   float* half_square) {
-  const int64_t width = padded(packed.dim);
+double scaled_code(const Frame& frame, const float* code, float* row, float* half_square) {
+  const int64_t width = padded(frame.dim);
   alignas(32) float tail[8] = {};
-  const Double8 scale = splat(packed.scale);
+  const Double8 scale = splat(frame.scale);
   Double8 square{}, rounded_square{};
   for (int64_t i = 0; i < width; i += 8) {
-    const int64_t left = packed.dim - i;
+    const int64_t left = frame.dim - i;
     if (left < 8) std::memcpy(tail, code + i, size_t(left) * sizeof(float));
     const Double8 value =
-        ((left < 8 ? widen(tail) : widen_unaligned(code + i)) - load(packed.shift + i)) * scale;
+        ((left < 8 ? widen(tail) : widen_unaligned(code + i)) - load(frame.shift + i)) * scale;
     narrow(value, row + i);
     const Double8 rounded = widen(row + i);
     square = square + value * value;
@@ -65,7 +64,7 @@ PackedCodebook::PackedCodebook(int64_t codebook_codes, int64_t code_dim, Metric 
   };
   const int64_t floats = sizeof(float);
   header_ = static_cast<Header*>(take(1, sizeof(Header)));
-  shift = static_cast<double*>(take(padded(dim), sizeof(double)));
+  shift_ = static_cast<double*>(take(padded(dim), sizeof(double)));
   ids = static_cast<int32_t*>(take(num_codes, sizeof(int32_t)));
   reach = static_cast<float*>(take(num_groups, floats));
   curve = static_cast<float*>(take(num_groups, floats));
@@ -75,6 +74,7 @@ PackedCodebook::PackedCodebook(int64_t codebook_codes, int64_t code_dim, Metric 
   kept_ = static_cast<float*>(take(num_codes * dim, floats));
   bytes_kept = bytes;
   bytes = without;
+  frame = Frame{dim, metric, 1.0, 0.0, shift_};
 }
 
 void PackedCodebook::set_positions(int64_t count) {
@@ -87,9 +87,9 @@ void PackedCodebook::set_positions(int64_t count) {
 void PackedCodebook::pack(const float* codebook, bool keep, int threads) {
   const CodebookSurvey survey(codebook, num_codes, dim, true, threads);
   set_positions(distinct_codes(codebook, survey.hashes.data(), num_codes, dim, ids));
-  scale = survey.scale;
-  shift_norm = survey.shift_norm;
-  std::memcpy(shift, survey.shift.data(), size_t(padded(dim)) * sizeof(double));
+  frame.scale = survey.scale;
+  frame.shift_norm = survey.shift_norm;
+  std::memcpy(shift_, survey.shift.data(), size_t(padded(dim)) * sizeof(double));
 
   const int64_t row_floats = lanes * padded(dim);
   const Buffer<float> rows(threads * row_floats);
@@ -98,7 +98,8 @@ void PackedCodebook::pack(const float* codebook, bool keep, int threads) {
   });
   if (!keep) return;
   std::memcpy(kept_, codebook, size_t(num_codes * dim) * sizeof(float));
-  *header_ = Header{format, num_codes, dim, int64_t(metric), num_positions, scale, shift_norm};
+  *header_ =
+      Header{format, num_codes, dim, int64_t(metric), num_positions, frame.scale, frame.shift_norm};
 }
 
 bool PackedCodebook::open(const float* codebook, int threads) {
@@ -116,8 +117,8 @@ bool PackedCodebook::open(const float* codebook, int threads) {
   });
   if (!same) return false;
   set_positions(header.num_positions);
-  scale = header.scale;
-  shift_norm = header.shift_norm;
+  frame.scale = header.scale;
+  frame.shift_norm = header.shift_norm;
   return true;
 }
 
@@ -140,7 +141,7 @@ void PackedCodebook::pack_band(const float* codebook, int64_t band, float* rows)
         continue;
       }
       float half_square;
-      const double norm = scaled_code(*this, codebook + ids[position] * dim, row, &half_square);
+      const double norm = scaled_code(frame, codebook + ids[position] * dim, row, &half_square);
       panel[j] = metric == Metric::l2 ? -half_square : 0.0f;
       largest[j] = norm > largest[j] ? norm : largest[j];
     }

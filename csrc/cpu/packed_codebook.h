@@ -2,6 +2,7 @@
 
 #include <cstdint>
 
+#include "bound.h"
 #include "memory.h"
 #include "screen.h"
 #include "simd.h"
@@ -33,10 +34,8 @@ struct PackedCodebook {
 
   int64_t num_codes, dim;
   Metric metric;
+  Frame frame;
   int64_t num_positions;  // 0 when no code is finite
-  double scale;           // 2^q
-  double shift_norm;      // |2^q mu|
-  double* shift;          // (padded(D),) mu
   int32_t* ids;           // (K,) index of the code at a position
 
   int64_t band_panels, num_panels, num_bands, num_groups, group_codes;
@@ -72,6 +71,7 @@ struct PackedCodebook {
   void pack_band(const float* codebook, int64_t band, float* rows) const;
 
   Header* header_;
+  double* shift_;
   float* kept_;  // (K, D)
 };
 
