@@ -2,6 +2,7 @@
 
 namespace vqk::VQK_LEVEL {
 
-const Kernels kernels = {nearest_code, lookup, code_sums, vq_forward, vq_backward};
+const Kernels kernels = {nearest_code, lookup,          code_sums, vq_forward,
+                         vq_backward,  normalize_codes, observe,   advance};
 
 }  // namespace vqk::VQK_LEVEL
