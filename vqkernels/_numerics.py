@@ -29,13 +29,29 @@ def upcast(values: Tensor) -> Tensor:
     return torch.where((bits & 0x7F800000) == 0, denormal, values.double())
 
 
-def fixed_sum(values: Tensor) -> Tensor:
-    """Sum of a vector by blocks of 1024.
+def rounded_sqrt(values: Tensor) -> Tensor:
+    """Square roots of float64 values, correctly rounded.
 
-    ``Tensor.sum`` splits a long vector among the threads, so its bits follow their number.
+    torch's CPU form may come from a vendor library that is off by one unit in one of a hundred
+    values; its complex form comes from the C library, which is exact for real arguments.
     """
-    padded = F.pad(values, (0, -values.numel() % 1024))
-    return padded.reshape(-1, 1024).sum(dim=1).sum()
+    if not values.is_cpu:
+        return values.sqrt()
+    return torch.complex(values, torch.zeros_like(values)).sqrt().real
+
+
+def fixed_sum(values: Tensor) -> Tensor:
+    """Sum of a vector as a binary tree: the second half is added to the first until one is left.
+
+    ``Tensor.sum`` splits a long vector among the threads, so its bits follow their number, and
+    nothing but torch could repeat them.
+    """
+    half = 1 << max(values.numel() - 1, 0).bit_length()
+    values = F.pad(values, (0, half - values.numel()))
+    while half > 1:
+        half //= 2
+        values = values[:half] + values[half:]
+    return values.squeeze(0)
 
 
 def row_norm(rows: Tensor) -> Tensor:

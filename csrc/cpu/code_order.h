@@ -14,7 +14,7 @@ struct CodeOrder {
 
   int64_t count;           // M, rows that are not left out
   Buffer<int64_t> starts;  // (K + 1,) first place of each code
-  Buffer<int64_t> places;  // (N,) place of each row, 0 to M - 1; -1 when left out
+  Buffer<int64_t> rows;    // (M,) the row at each place
 };
 
 }  // namespace vqk::VQK_LEVEL

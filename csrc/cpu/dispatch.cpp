@@ -95,5 +95,8 @@ int64_t lookup(const Lookup& args) { return run(&Kernels::lookup, args); }
 int64_t code_sums(const CodeSums& args) { return run(&Kernels::code_sums, args); }
 void vq_forward(const VqForward& args) { run(&Kernels::vq_forward, args); }
 void vq_backward(const VqBackward& args) { run(&Kernels::vq_backward, args); }
+void normalize_codes(const NormalizeCodes& args) { run(&Kernels::normalize_codes, args); }
+void observe(const Observe& args) { run(&Kernels::observe, args); }
+void advance(const Advance& args) { run(&Kernels::advance, args); }
 
 }  // namespace vqk

@@ -1,8 +1,11 @@
 #pragma once
 
+#include "vqk/advance.h"
 #include "vqk/code_sums.h"
 #include "vqk/lookup.h"
 #include "vqk/nearest_code.h"
+#include "vqk/normalize_codes.h"
+#include "vqk/observe.h"
 #include "vqk/prepare.h"
 #include "vqk/vq_backward.h"
 #include "vqk/vq_forward.h"
@@ -18,6 +21,9 @@ struct Kernels {
   int64_t (*code_sums)(const CodeSums&);
   void (*vq_forward)(const VqForward&);
   void (*vq_backward)(const VqBackward&);
+  void (*normalize_codes)(const NormalizeCodes&);
+  void (*observe)(const Observe&);
+  void (*advance)(const Advance&);
 };
 
 namespace portable {
@@ -39,6 +45,9 @@ int64_t lookup(const Lookup& args);
 int64_t code_sums(const CodeSums& args);
 void vq_forward(const VqForward& args);
 void vq_backward(const VqBackward& args);
+void normalize_codes(const NormalizeCodes& args);
+void observe(const Observe& args);
+void advance(const Advance& args);
 }  // namespace VQK_LEVEL
 #endif
 

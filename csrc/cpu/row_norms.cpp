@@ -27,8 +27,7 @@ void row_norms(const Rows& rows, double* norms, int threads) {
     float* tile = tiles.data() + worker * block * padded(rows.dim);
     const int64_t first = b * block;
     const int64_t count = rows.count - first < block ? rows.count - first : block;
-    load_rows(rows, first, count, tile);
-    tile_norms(tile, count, rows.dim, norms + first);
+    tile_norms(as_tile(rows, first, count, tile), count, rows.dim, norms + first);
   });
 }
 

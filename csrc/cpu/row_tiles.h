@@ -22,5 +22,12 @@ void load_rows(const Rows& rows, int64_t first, int64_t count, float* tile);
 // dtype.
 void store_rows(const Rows& rows, int64_t first, int64_t count, const float* tile);
 
+// Row `first` where the rows themselves lie as an aligned tile, to be used without a copy; else
+// null.
+float* tile_in_place(const Rows& rows, int64_t first);
+
+// Rows [first, first + count) as a tile: in place, or read into `tile`.
+const float* as_tile(const Rows& rows, int64_t first, int64_t count, float* tile);
+
 }  // namespace VQK_LEVEL
 }  // namespace vqk

@@ -12,7 +12,7 @@ namespace vqk::VQK_LEVEL {
 struct SortedSums {
   const int32_t* codes;    // (N,) -1 leaves the row out
   int64_t num_codes;       // K
-  const Rows* x;           // (N, D); may be null when `sums` is
+  const Rows* x;           // (N, D)
   const double* divisors;  // (N,) of the rows of x; null means 1
   const Rows* minuend;     // (N, D) float32: adds minuend - x / divisor; null adds x / divisor
   double scale;            // multiplies every sum

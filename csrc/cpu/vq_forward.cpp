@@ -15,7 +15,7 @@ namespace {
 // What one pass over the rows leaves for the sums.
 struct RowResults {
   int32_t* codes;    // (N,) code that the row counts for, -1 for none
-  double* divisors;  // (N,) u = x / divisor
+  double* divisors;  // (N,) u = x / divisor; null for l2, where u = x
   double* errors;    // (N,) |u - q|^2, 0 when masked
 };
 
@@ -52,33 +52,43 @@ void copy_row(const float* from, float* to, int64_t count) {
   for (int64_t i = 0; i < count; ++i) to[i] = from[i];
 }
 
+// Writes the code to `q`, (padded(D),), or NaN where the row is not finite, and returns
 // |x / divisor - q|^2. Eight lanes, combined in a fixed order.
-double squared_error(const float* x, const float* q, double divisor, int64_t width) {
+template <bool divide>
+double quantize_row(const float* x, const float* code, bool finite, double divisor, int64_t dim,
+                    float* q) {
   Double8 sum{};
-  for (int64_t i = 0; i < width; i += 8) {
+  for (int64_t i = 0; i < dim; i += 8) {
+    alignas(32) float values[8] = {};
+    if (i + 8 <= dim)
+      __builtin_memcpy(values, code + i, sizeof values);
+    else
+      for (int64_t j = i; j < dim; ++j) values[j - i] = code[j];
+    if (!finite)
+      for (int64_t j = i; j < i + 8; ++j) values[j - i] = j < dim ? __builtin_nanf("") : 0.0f;
+    __builtin_memcpy(q + i, values, sizeof values);
     Double8 value = widen(x + i);
-    if (divisor != 1.0) value = value / splat(divisor);
-    const Double8 difference = value - widen(q + i);
+    if constexpr (divide) value = value / splat(divisor);
+    const Double8 difference = value - widen(values);
     sum = sum + difference * difference;
   }
   return sum_lanes(sum);
 }
 
-// Moves unmasked rows to the front of the tile; masked ones go to their place in the output.
+// Moves unmasked rows to the front of the tile; masked ones go to their place in `quantized`.
 int64_t separate_masked(const VqForward& args, int64_t first, int64_t count,
-                        const RowResults& results, const Workspace& w) {
+                        const RowResults& results, float* quantized, const Workspace& w) {
   const int64_t width = padded(args.x.dim);
   int64_t kept = 0;
   for (int64_t r = 0; r < count; ++r) {
-    if (args.mask == nullptr || args.mask[first + r] != 0) {
+    if (args.mask[first + r] != 0) {
       if (kept != r) copy_row(w.tile + r * width, w.tile + kept * width, width);
       w.positions[kept++] = r;
       continue;
     }
-    copy_row(w.tile + r * width, w.quantized + r * width, width);
+    copy_row(w.tile + r * width, quantized + r * width, width);
     args.indices[first + r] = -1;
     results.codes[first + r] = -1;
-    results.divisors[first + r] = 1.0;
     results.errors[first + r] = 0.0;
   }
   return kept;
@@ -87,40 +97,50 @@ int64_t separate_masked(const VqForward& args, int64_t first, int64_t count,
 void process_block(const VqForward& args, const Search& search, int64_t first, int64_t count,
                    const RowResults& results, const Workspace& w) {
   const int64_t dim = args.x.dim, width = padded(dim);
-  load_rows(args.x, first, count, w.tile);
-  const int64_t kept = separate_masked(args, first, count, results, w);
-  search.assign(w.tile, kept, w.scratch, w.indices, nullptr, w.finite);
-  if (args.metric == Metric::cosine) tile_norms(w.tile, kept, dim, w.norms);
+  const bool masked = args.mask != nullptr, unit = results.divisors != nullptr;
+  float* in_place = tile_in_place(args.quantized, first);
+  float* quantized = in_place == nullptr ? w.quantized : in_place;
+  const float* tile = w.tile;
+  int64_t kept = count;
+  if (masked) {
+    load_rows(args.x, first, count, w.tile);
+    kept = separate_masked(args, first, count, results, quantized, w);
+  } else {
+    tile = as_tile(args.x, first, count, w.tile);
+  }
+  search.assign(tile, kept, w.scratch, w.indices, nullptr, w.finite);
+  if (unit) tile_norms(tile, kept, dim, w.norms);
 
   for (int64_t r = 0; r < kept; ++r) {
-    const int64_t row = first + w.positions[r];
-    float* quantized = w.quantized + w.positions[r] * width;
-    const float* code = args.codebook + w.indices[r] * dim;
-    for (int64_t i = 0; i < width; ++i)
-      quantized[i] = i >= dim ? 0.0f : w.finite[r] ? code[i] : __builtin_nanf("");
+    const int64_t position = masked ? w.positions[r] : r, row = first + position;
+    const bool finite = w.finite[r] != 0;
+    const float *x = tile + r * width, *code = args.codebook + w.indices[r] * dim;
+    float* q = quantized + position * width;
     args.indices[row] = w.indices[r];
-    results.codes[row] = w.finite[r] ? int32_t(w.indices[r]) : -1;
-    results.divisors[row] = args.metric == Metric::cosine ? unit_divisor(w.norms[r]) : 1.0;
-    results.errors[row] =
-        squared_error(w.tile + r * width, quantized, results.divisors[row], width);
+    results.codes[row] = finite ? int32_t(w.indices[r]) : -1;
+    if (unit) {
+      results.divisors[row] = unit_divisor(w.norms[r]);
+      results.errors[row] = quantize_row<true>(x, code, finite, results.divisors[row], dim, q);
+    } else {
+      results.errors[row] = quantize_row<false>(x, code, finite, 1.0, dim, q);
+    }
   }
-  store_rows(args.quantized, first, count, w.quantized);
+  if (in_place == nullptr) store_rows(args.quantized, first, count, quantized);
 }
 
-// Mean over unmasked elements, from partials of 256 rows.
+// Mean over unmasked elements. Eight lanes, combined in a fixed order.
 float mean_error(const VqForward& args, const double* errors) {
-  constexpr int64_t part_rows = 256;
   const int64_t num_rows = args.x.count;
-  double total = 0.0;
-  int64_t valid = 0;
-  for (int64_t first = 0; first < num_rows; first += part_rows) {
-    const int64_t end = num_rows - first < part_rows ? num_rows : first + part_rows;
-    double partial = 0.0;
-    for (int64_t n = first; n < end; ++n) {
-      partial += errors[n];
-      valid += args.mask == nullptr || args.mask[n] != 0;
-    }
-    total += partial;
+  Double8 lanes_total{};
+  int64_t n = 0;
+  for (; n + 8 <= num_rows; n += 8) lanes_total = lanes_total + load(errors + n);
+  double total = sum_lanes(lanes_total);
+  for (; n < num_rows; ++n) total += errors[n];
+
+  int64_t valid = num_rows;
+  if (args.mask != nullptr) {
+    valid = 0;
+    for (n = 0; n < num_rows; ++n) valid += args.mask[n] != 0;
   }
   return valid == 0 ? 0.0f : float(total / (double(valid) * double(args.x.dim)));
 }
@@ -130,8 +150,9 @@ float mean_error(const VqForward& args, const double* errors) {
 void vq_forward(const VqForward& args) {
   const int64_t dim = args.x.dim, num_rows = args.x.count;
   const Buffer<int32_t> codes(num_rows);
-  const Buffer<double> divisors(num_rows), errors(num_rows);
-  const RowResults results{codes.data(), divisors.data(), errors.data()};
+  const bool unit = args.metric == Metric::cosine;
+  const Buffer<double> divisors(unit ? num_rows : 0), errors(num_rows);
+  const RowResults results{codes.data(), unit ? divisors.data() : nullptr, errors.data()};
   if (num_rows > 0) {
     const Search search(args.codebook, args.num_codes, dim, args.metric, args.prepared, num_rows,
                         args.threads);
@@ -145,9 +166,8 @@ void vq_forward(const VqForward& args) {
     });
   }
   *args.mse = mean_error(args, results.errors);
-  sorted_sums({results.codes, args.num_codes, &args.x,
-               args.metric == Metric::cosine ? results.divisors : nullptr, nullptr, 1.0,
-               args.counts, args.sums, args.threads});
+  sorted_sums({results.codes, args.num_codes, &args.x, results.divisors, nullptr, 1.0, args.counts,
+               args.sums, args.threads});
 }
 
 }  // namespace vqk::VQK_LEVEL

@@ -38,6 +38,8 @@ except ImportError as _cause:
 # saves, and far more when another process holds their cores. No result depends on the choice.
 _WORTH_SHARING = 1 << 18
 
+_STATE_DTYPES = (torch.float32, torch.int64)
+
 _METRIC = {"l2": 0, "cosine": 1}
 _ESTIMATOR = {"straight_through": 0, "rotation": 1}
 
@@ -184,6 +186,118 @@ def vq_backward(
         _threads(x.numel()),
     )
     return grad_x, grad_codes
+
+
+def holds(*tensors: Tensor | None) -> bool:
+    """Whether the state ops can work on these where they lie."""
+    return _core is not None and all(
+        tensor is None
+        or (tensor.is_cpu and tensor.dtype in _STATE_DTYPES and tensor.is_contiguous())
+        for tensor in tensors
+    )
+
+
+def normalize_codes(codebook: Tensor) -> tuple[Tensor, Tensor]:
+    unit = codebook.new_empty(codebook.shape, dtype=torch.float32)
+    norms = codebook.new_empty((codebook.shape[0], 1), dtype=torch.float64)
+    _core.normalize_codes(
+        _rows(codebook, 1), unit.data_ptr(), norms.data_ptr(), _threads(codebook.numel())
+    )
+    return unit, norms
+
+
+def sample_rows(
+    x: Tensor, mask: Tensor | None, clock: Tensor, count: int, seed: int, channel_dim: int
+) -> tuple[Tensor, Tensor]:
+    rows = x.new_empty(count, x.shape[channel_dim], dtype=torch.float32)
+    found = torch.empty_like(clock)
+    kept = _flat_mask(mask)
+    _core.sample_rows(
+        _rows(x, channel_dim),
+        _pointer(kept),
+        clock.data_ptr(),
+        count,
+        seed & 0xFFFFFFFF,
+        rows.data_ptr(),
+        found.data_ptr(),
+    )
+    return rows, found
+
+
+def observe(
+    pending_counts: Tensor,
+    pending_sums: Tensor | None,
+    pending_rows: Tensor | None,
+    pending_steps: Tensor,
+    counts: Tensor,
+    sums: Tensor | None,
+    rows: Tensor | None,
+    found: Tensor | None,
+) -> None:
+    values = sums if sums is not None else rows
+    dim = 0 if values is None else values.shape[1]
+    _core.observe(
+        pending_counts.data_ptr(),
+        0 if sums is None else _pointer(pending_sums),
+        0 if rows is None else _pointer(pending_rows),
+        pending_steps.data_ptr(),
+        counts.data_ptr(),
+        _pointer(sums),
+        _pointer(rows),
+        _pointer(found),
+        counts.shape[0],
+        dim,
+        0 if rows is None else rows.shape[0],
+        _threads(0 if sums is None else sums.numel()),
+    )
+    _wrote(pending_counts, pending_sums, pending_rows, pending_steps)
+
+
+def advance(
+    codebook: Tensor,
+    cluster_size: Tensor,
+    embed_sum: Tensor | None,
+    pending_counts: Tensor,
+    pending_sums: Tensor | None,
+    pending_rows: Tensor | None,
+    pending_steps: Tensor,
+    clock: Tensor,
+    decay: float,
+    epsilon: float,
+    steps_due: int,
+    metric: str,
+    threshold: float,
+    revive_every: int,
+) -> None:
+    k, d = codebook.shape
+    _core.advance(
+        codebook.data_ptr(),
+        cluster_size.data_ptr(),
+        _pointer(embed_sum),
+        pending_counts.data_ptr(),
+        _pointer(pending_sums),
+        _pointer(pending_rows),
+        pending_steps.data_ptr(),
+        clock.data_ptr(),
+        k,
+        d,
+        0 if pending_rows is None else pending_rows.shape[0],
+        decay,
+        epsilon,
+        steps_due,
+        metric == "cosine",
+        threshold,
+        revive_every,
+        _threads(codebook.numel()),
+    )
+    _wrote(codebook, cluster_size, embed_sum, pending_counts, pending_sums, pending_steps, clock)
+
+
+def _wrote(*tensors: Tensor | None) -> None:
+    """Tells autograd, which sees no write through a pointer."""
+    for tensor in tensors:
+        if tensor is not None and not tensor.is_inference():
+            torch.autograd.graph.increment_version(tensor)
 
 
 def _threads(multiply_adds: int) -> int:

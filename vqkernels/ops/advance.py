@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from vqkernels._numerics import fixed_sum
+from vqkernels.backends import native
 from vqkernels.ops._library import define, in_recompute, no_result
 from vqkernels.ops.ema_update import decayed, moved
 from vqkernels.ops.normalize_codes import normalize_codes
@@ -35,6 +36,31 @@ def _impl(
     """
     if in_recompute():
         return
+    state = (
+        *(codebook, cluster_size, embed_sum, pending_counts, pending_sums),
+        *(pending_rows, pending_steps, clock),
+    )
+    launch = native.advance if native.holds(*state) else in_torch
+    launch(*state, decay, epsilon, steps_due, metric, threshold, revive_every)
+
+
+def in_torch(
+    codebook: Tensor,
+    cluster_size: Tensor,
+    embed_sum: Tensor | None,
+    pending_counts: Tensor,
+    pending_sums: Tensor | None,
+    pending_rows: Tensor | None,
+    pending_steps: Tensor,
+    clock: Tensor,
+    decay: float,
+    epsilon: float,
+    steps_due: int,
+    metric: str,
+    threshold: float,
+    revive_every: int,
+) -> None:
+    """The specification, on any device."""
     due = pending_steps >= steps_due
     if embed_sum is None or pending_sums is None:
         codes, size, total = codebook, decayed(cluster_size, pending_counts, decay), None

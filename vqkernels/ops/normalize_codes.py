@@ -9,16 +9,25 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
-from vqkernels._numerics import upcast, wide
+from vqkernels._numerics import rounded_sqrt, upcast, wide
+from vqkernels.backends import native
 from vqkernels.ops._library import define
+from vqkernels.ops.dispatch import choose
 
 
 def _impl(codebook: Tensor) -> tuple[Tensor, Tensor]:
+    if choose("normalize_codes", codebook, None, None) == "native":
+        return native.normalize_codes(codebook)
+    return in_torch(codebook)
+
+
+def in_torch(codebook: Tensor) -> tuple[Tensor, Tensor]:
+    """The specification: c / |c| with the norm in float64, i ascending; zero stays zero."""
     codes = upcast(codebook)
     total = torch.zeros_like(codes[:, :1])
     for i in range(codes.shape[1]):  # i ascending: part of the exactness contract
         total = total + codes[:, i : i + 1] * codes[:, i : i + 1]
-    norms = total.sqrt()
+    norms = rounded_sqrt(total)
     unit = codes / torch.where(norms == 0, 1.0, norms)
     return unit.to(wide(codebook.dtype)), norms
 

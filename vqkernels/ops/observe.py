@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from vqkernels.backends import native
 from vqkernels.ops._library import define, in_recompute, no_result
 
 
@@ -24,6 +25,23 @@ def _impl(
     """
     if in_recompute():
         return
+    state = (pending_counts, pending_sums, pending_rows, pending_steps)
+    batch = (counts, sums, rows, found)
+    launch = counts.dtype == torch.int64 and native.holds(*state, *batch)
+    (native.observe if launch else in_torch)(*state, *batch)
+
+
+def in_torch(
+    pending_counts: Tensor,
+    pending_sums: Tensor | None,
+    pending_rows: Tensor | None,
+    pending_steps: Tensor,
+    counts: Tensor,
+    sums: Tensor | None,
+    rows: Tensor | None,
+    found: Tensor | None,
+) -> None:
+    """The specification, on any device."""
     pending_counts.add_(counts.to(pending_counts.dtype))
     if pending_sums is not None and sums is not None:
         pending_sums.add_(sums)

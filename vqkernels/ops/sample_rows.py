@@ -9,8 +9,10 @@ from torch import Tensor
 
 from vqkernels._layout import row_shape, take_rows
 from vqkernels._numerics import unit_rows, wide
+from vqkernels.backends import native
 from vqkernels.ops._hash import hash32
 from vqkernels.ops._library import define
+from vqkernels.ops.dispatch import choose
 
 
 def _impl(
@@ -28,11 +30,22 @@ def _impl(
     rows are distinct and spread over the batch. With fewer positions than ``count`` each is taken
     once, and what follows the usable rows repeats them. Shapes never depend on the mask.
     """
-    n = math.prod(row_shape(x, channel_dim))
-    dim = x.shape[channel_dim]
-    dtype = wide(x.dtype)
+    n, dim = math.prod(row_shape(x, channel_dim)), x.shape[channel_dim]
     if n == 0:
-        return x.new_zeros(count, dim, dtype=dtype), torch.zeros_like(clock)
+        return x.new_zeros(count, dim, dtype=wide(x.dtype)), torch.zeros_like(clock)
+    chosen = choose("sample_rows", x, None, None)
+    draw = native.sample_rows if chosen == "native" else in_torch
+    rows, found = draw(x, mask, clock, count, seed, channel_dim)
+    if metric == "cosine":
+        rows = unit_rows(rows.double()).to(rows.dtype)
+    return rows, found
+
+
+def in_torch(
+    x: Tensor, mask: Tensor | None, clock: Tensor, count: int, seed: int, channel_dim: int
+) -> tuple[Tensor, Tensor]:
+    """The specification, on any device, for at least one position."""
+    n = math.prod(row_shape(x, channel_dim))
     slot = torch.arange(count, device=x.device)
     if mask is None:
         total = torch.full_like(clock, n)
@@ -45,9 +58,7 @@ def _impl(
     position = torch.where(total < count, slot % total.clamp(min=1), drawn)
     if mask is not None:
         position = torch.searchsorted(running, position + 1).clamp(max=n - 1)
-    rows = take_rows(x, position, channel_dim).to(dtype)
-    if metric == "cosine":
-        rows = unit_rows(rows.double()).to(dtype)
+    rows = take_rows(x, position, channel_dim).to(wide(x.dtype))
 
     usable = (slot < total) & rows.isfinite().all(dim=1)
     order = torch.where(usable, 0, 1 << 32) + hash32(slot, clock, seed + 1)
