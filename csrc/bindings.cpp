@@ -34,21 +34,25 @@ T* pointer(uintptr_t address) {
   throw std::invalid_argument(argument + " must " + contract + ", got " + value);
 }
 
-vqk::Dtype parse_dtype(const std::string& name) {
-  if (name == "float32") return vqk::Dtype::float32;
-  if (name == "float16") return vqk::Dtype::float16;
-  if (name == "bfloat16") return vqk::Dtype::bfloat16;
-  throw py::type_error("dtype must be float32, float16 or bfloat16, got " + name);
-}
-
-Rows rows(uintptr_t data, const std::string& dtype, const std::vector<int64_t>& sizes,
-          const std::vector<int64_t>& strides, int64_t dim, int64_t dim_stride) {
-  if (sizes.size() != strides.size())
-    refuse("strides", "have " + std::to_string(sizes.size()) + " entries",
+// A tensor's shape and strides, of which dimension `channel_dim` holds the D channels.
+Rows rows(uintptr_t data, int dtype, const std::vector<int64_t>& shape,
+          const std::vector<int64_t>& strides, int channel_dim) {
+  if (dtype < 0 || dtype > 2)
+    refuse("dtype", "be 0 (float32), 1 (float16) or 2 (bfloat16)", std::to_string(dtype));
+  const int num_dims = int(shape.size());
+  if (int(strides.size()) != num_dims)
+    refuse("strides", "have " + std::to_string(num_dims) + " entries",
            std::to_string(strides.size()));
-  if (dim < 1) refuse("dim", "be positive", std::to_string(dim));
-  return vqk::make_rows(pointer<void>(data), parse_dtype(dtype), sizes.data(), strides.data(),
-                        int(sizes.size()), dim, dim_stride);
+  if (channel_dim < 0 || channel_dim >= num_dims)
+    refuse("channel_dim", "be in [0, " + std::to_string(num_dims) + ")",
+           std::to_string(channel_dim));
+  if (shape[channel_dim] < 1)
+    refuse("shape", "have a positive number of channels", std::to_string(shape[channel_dim]));
+  std::vector<int64_t> sizes(shape), steps(strides);
+  sizes.erase(sizes.begin() + channel_dim);
+  steps.erase(steps.begin() + channel_dim);
+  return vqk::make_rows(pointer<void>(data), vqk::Dtype(dtype), sizes.data(), steps.data(),
+                        num_dims - 1, shape[channel_dim], strides[channel_dim]);
 }
 
 vqk::Metric parse_metric(int metric) {
@@ -288,8 +292,7 @@ PYBIND11_MODULE(_native, m) {
   m.doc() = "CPU kernels of vqkernels. Pointers are integers; the headers in csrc document them.";
 
   py::class_<Rows>(m, "Rows").def(py::init(&rows), py::arg("data"), py::arg("dtype"),
-                                  py::arg("sizes"), py::arg("strides"), py::arg("dim"),
-                                  py::arg("dim_stride"));
+                                  py::arg("shape"), py::arg("strides"), py::arg("channel_dim"));
 
   m.def("prepared_bytes", &prepared_bytes, py::arg("num_codes"), py::arg("dim"));
   m.def("prepare", &prepare, py::arg("codebook"), py::arg("num_codes"), py::arg("dim"),

@@ -12,10 +12,12 @@ from vqkernels.functional import (
     ema_update_,
     lookup,
     nearest_code,
+    prepare,
     vector_quantize,
 )
 from vqkernels.options import EMA, Gradient, Revive
 from vqkernels.outputs import CodeSums, CodeUsage, NearestCode, VQOutput
+from vqkernels.prepared import PreparedCodebook
 
 __all__ = [
     "EMA",
@@ -24,6 +26,7 @@ __all__ = [
     "Explanation",
     "Gradient",
     "NearestCode",
+    "PreparedCodebook",
     "Revive",
     "VQOutput",
     "__version__",
@@ -33,5 +36,6 @@ __all__ = [
     "lookup",
     "nearest_code",
     "nn",
+    "prepare",
     "vector_quantize",
 ]

@@ -6,6 +6,7 @@ from torch import Tensor
 
 from vqkernels import _checks
 from vqkernels.ops import dispatch
+from vqkernels.prepared import PreparedCodebook
 
 _EXPLAINED = ("nearest_code", "vq_forward", "vq_backward", "lookup", "code_sums")
 
@@ -30,7 +31,9 @@ class Explanation:
         return "\n".join(lines)
 
 
-def explain(x: Tensor, codebook: Tensor, *, backend: str | None = None) -> Explanation:
+def explain(
+    x: Tensor, codebook: Tensor | PreparedCodebook, *, backend: str | None = None
+) -> Explanation:
     """Says which backend every op would use on these inputs, and why not another one.
 
     Args:
@@ -43,6 +46,8 @@ def explain(x: Tensor, codebook: Tensor, *, backend: str | None = None) -> Expla
     Raises:
         As ``nearest_code``: a backend asked for by name that cannot run is refused here too.
     """
+    if isinstance(codebook, PreparedCodebook):
+        codebook = codebook.codebook
     _checks.floating("x", x)
     _checks.codebook(codebook)
     _checks.same_device("codebook", codebook, "x", x)

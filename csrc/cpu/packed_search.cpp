@@ -134,10 +134,9 @@ Winner score_candidates(const PackedCodebook& codes, const float* x, const Scrat
 }  // namespace
 
 PackedSearch::PackedSearch(const float* codebook, int64_t num_codes, int64_t dim, Metric metric,
-                           const Prepared& prepared, int64_t num_rows, int threads)
-    : codes_(num_codes, dim, metric, const_cast<void*>(prepared.data)) {
-  const bool given = prepared.data != nullptr && prepared.bytes == codes_.bytes_kept;
-  if (!given || !codes_.open(codebook, threads)) {
+                           const PackedCodebook* opened, int64_t num_rows, int threads)
+    : codes_(opened != nullptr ? *opened : PackedCodebook(num_codes, dim, metric, nullptr)) {
+  if (opened == nullptr) {
     memory_.resize(codes_.bytes);
     codes_ = PackedCodebook(num_codes, dim, metric, memory_.data());
     codes_.pack(codebook, false, threads);

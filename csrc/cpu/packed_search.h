@@ -3,7 +3,6 @@
 #include <cstdint>
 
 #include "packed_codebook.h"
-#include "vqk/prepare.h"
 
 namespace vqk::VQK_LEVEL {
 
@@ -11,9 +10,9 @@ namespace vqk::VQK_LEVEL {
 // is left.
 class PackedSearch {
  public:
-  // codebook: (K, D)
+  // codebook: (K, D). `opened` holds it packed already; null packs it.
   PackedSearch(const float* codebook, int64_t num_codes, int64_t dim, Metric metric,
-               const Prepared& prepared, int64_t num_rows, int threads);
+               const PackedCodebook* opened, int64_t num_rows, int threads);
   ~PackedSearch();
 
   // Rows per call of assign that balance the workers and fit the caches.
@@ -31,7 +30,7 @@ class PackedSearch {
               uint8_t* finite) const;
 
  private:
-  Buffer<char> memory_;  // of codes_, unless it lies in prepared memory
+  Buffer<char> memory_;  // of codes_, unless they were opened
   PackedCodebook codes_;
   int64_t block_rows_;
 };

@@ -18,13 +18,17 @@ Search::Search(const float* codebook, int64_t num_codes, int64_t dim, Metric met
       threads_(threads),
       packed_(nullptr),
       streamed_(nullptr) {
-  if (prepared.data == nullptr && num_rows <= StreamedSearch::most_rows) {
+  PackedCodebook opened(num_codes, dim, metric, const_cast<void*>(prepared.data));
+  const bool usable = prepared.data != nullptr && prepared.bytes == opened.bytes_kept &&
+                      opened.open(codebook, threads);
+  if (!usable && num_rows <= StreamedSearch::most_rows) {
     streamed_ = new StreamedSearch(codebook, num_codes, dim, metric, num_rows, threads);
     if (streamed_->usable()) return;
     delete streamed_;
     streamed_ = nullptr;
   }
-  packed_ = new PackedSearch(codebook, num_codes, dim, metric, prepared, num_rows, threads);
+  packed_ = new PackedSearch(codebook, num_codes, dim, metric, usable ? &opened : nullptr, num_rows,
+                             threads);
 }
 
 Search::~Search() {
@@ -55,7 +59,7 @@ void Search::assign_streamed(const float* tile, int64_t count, int64_t* indices,
   const int64_t left = streamed_->assign(tile, count, indices, distances, finite, undecided.data());
   if (left == 0) return;
 
-  const PackedSearch search(codebook_, num_codes_, dim_, metric_, {nullptr, 0}, left, threads_);
+  const PackedSearch search(codebook_, num_codes_, dim_, metric_, nullptr, left, threads_);
   const int64_t block = search.block_rows(), floats = search.scratch_floats();
   const Buffer<float> rows(left * width), scratch(threads_ * floats);
   const Buffer<int64_t> found(left);

@@ -16,6 +16,8 @@ from backends import isa_levels, native_core
 from torch import Tensor
 
 NO_PREPARED = (0, 0)
+WAYS = ("streamed", "packed", "prepared")
+PACKS_FROM = 512  # rows; with fewer the codes stream by unpacked
 pytestmark = pytest.mark.skipif(native_core() is None, reason="native is not built")
 
 OBJECTS = Path(__file__).parents[2] / "build"
@@ -34,13 +36,25 @@ def core(request: pytest.FixtureRequest) -> Iterator[ModuleType]:
 
 def rows(core: ModuleType, x: Tensor) -> object:
     """A (N, D) matrix of any strides."""
-    dtype = str(x.dtype).removeprefix("torch.")
-    n, d = x.shape
-    return core.Rows(x.data_ptr(), dtype, [n], [x.stride(0)], d, x.stride(1))
+    dtype = (torch.float32, torch.float16, torch.bfloat16).index(x.dtype)
+    return core.Rows(x.data_ptr(), dtype, x.shape, x.stride(), 1)
+
+
+def prepared(core: ModuleType, codes: Tensor, metric: str, threads: int) -> Tensor:
+    k, d = codes.shape
+    block = torch.full((core.prepared_bytes(k, d),), 255, dtype=torch.uint8)
+    number = cases.METRICS.index(metric)
+    core.prepare(codes.data_ptr(), k, d, number, block.data_ptr(), threads)
+    return block
 
 
 def nearest(
-    core: ModuleType, x: Tensor, codes: Tensor, metric: str, threads: int
+    core: ModuleType,
+    x: Tensor,
+    codes: Tensor,
+    metric: str,
+    threads: int,
+    block: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     indices = torch.full((len(x),), -9)
     distances = torch.full((len(x),), -9.0)
@@ -49,12 +63,27 @@ def nearest(
         codes.data_ptr(),
         len(codes),
         cases.METRICS.index(metric),
-        NO_PREPARED,
+        NO_PREPARED if block is None else (block.data_ptr(), block.numel()),
         indices.data_ptr(),
         distances.data_ptr(),
         threads,
     )
     return indices, distances
+
+
+def nearest_by(
+    way: str, core: ModuleType, x: Tensor, codes: Tensor, metric: str, threads: int
+) -> tuple[Tensor, Tensor]:
+    """The search by the path that ``way`` names, whatever the number of rows."""
+    if way == "prepared":
+        block = prepared(core, codes, metric, threads)
+        return nearest(core, x, codes, metric, threads, block)
+    if way == "streamed":
+        assert len(x) < PACKS_FROM
+        return nearest(core, x, codes, metric, threads)
+    many = x.repeat(-(-PACKS_FROM // len(x)), 1)
+    indices, distances = nearest(core, many, codes, metric, threads)
+    return indices[-len(x) :], distances[-len(x) :]
 
 
 def same_bits(got: Tensor, expected: Tensor) -> bool:
@@ -63,8 +92,9 @@ def same_bits(got: Tensor, expected: Tensor) -> bool:
     )
 
 
+@pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("metric", cases.METRICS)
-def test_search_is_the_oracle_at_any_thread_count(core: ModuleType, metric: str) -> None:
+def test_search_is_the_oracle_at_any_thread_count(core: ModuleType, metric: str, way: str) -> None:
     for name in cases.SEARCH:
         x, codebook = cases.search(name, torch.float32)
         indices, distances = map(torch.from_numpy, oracle.on_case(name, torch.float32, metric))
@@ -72,28 +102,30 @@ def test_search_is_the_oracle_at_any_thread_count(core: ModuleType, metric: str)
         if metric == "cosine":
             codes = torch.from_numpy(oracle.normalised(codebook.double().numpy()))
         for threads in THREADS:
-            found = nearest(core, x, codes, metric, threads)
+            found = nearest_by(way, core, x, codes, metric, threads)
             assert torch.equal(found[0], indices), (name, threads)
             assert same_bits(found[1], distances), (name, threads)
 
 
-@pytest.mark.parametrize("k", [1, 2, 7, 8, 31, 32, 33, 127, 128, 129, 1000])
-def test_search_at_the_edges_of_panels_and_groups(core: ModuleType, k: int) -> None:
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("k", [1, 2, 7, 8, 23, 24, 25, 31, 32, 33, 127, 128, 129, 1000])
+def test_search_at_the_edges_of_panels_and_groups(core: ModuleType, k: int, way: str) -> None:
     for n, d in [(1, 1), (5, 2), (6, 7), (7, 8), (12, 9), (13, 64), (97, 65), (30, 1000)]:
         x, codebook = cases.gaussian(n, k, d)
         indices, distances = map(torch.from_numpy, oracle.nearest_code(x, codebook, "l2"))
-        found = nearest(core, x, codebook, "l2", 2)
+        found = nearest_by(way, core, x, codebook, "l2", 2)
         assert torch.equal(found[0], indices), (n, d)
         assert same_bits(found[1], distances), (n, d)
 
 
+@pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("distance", [1e6, 1e9, 1e12, 1e15, 1e20, 2.0**127])
-def test_search_from_far_away(core: ModuleType, distance: float) -> None:
+def test_search_from_far_away(core: ModuleType, distance: float, way: str) -> None:
     """The rounding of F decides, not the screen; at the end no screen score is finite."""
     x, codebook = cases.gaussian(200, 500, 5)
     x = x.clamp(-1.9, 1.9) * distance
     indices, distances = map(torch.from_numpy, oracle.nearest_code(x, codebook, "l2"))
-    found = nearest(core, x, codebook, "l2", 1)
+    found = nearest_by(way, core, x, codebook, "l2", 1)
     assert torch.equal(found[0], indices)
     assert same_bits(found[1], distances)
 

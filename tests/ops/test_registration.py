@@ -35,6 +35,7 @@ _ADVANCE = (0.9, 1e-5, 1, "l2", 1.0, 1)
 _BACKWARD = ("straight_through", 0.25, 1.0)
 # op -> argument lists: with and without every optional one
 ARGUMENTS: dict[str, list[tuple[Any, ...]]] = {
+    "prepare": [(CODES, "l2", None), (CODES.half(), "cosine", "reference")],
     "nearest_code": [
         (X, CODES, None, "l2", 1, None),
         (IMAGE, CODES.half(), [CODES], "cosine", 1, "reference"),

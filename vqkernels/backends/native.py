@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vqkernels._layout import like_x, row_dims, row_shape
+from vqkernels._layout import like_x, row_shape
 
 _core: Any = None
 _why: str | None = None
@@ -40,6 +40,7 @@ _WORTH_SHARING = 1 << 18
 
 _STATE_DTYPES = (torch.float32, torch.int64)
 
+_DTYPE = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2}
 _METRIC = {"l2": 0, "cosine": 1}
 _ESTIMATOR = {"straight_through": 0, "rotation": 1}
 
@@ -56,8 +57,24 @@ def build_info() -> dict[str, Any] | None:
     return {**_core.build_info(), "active level": _core.isa()}
 
 
+def prepared_bytes(num_codes: int, dim: int) -> int:
+    return int(_core.prepared_bytes(num_codes, dim))
+
+
+def prepare(codebook: Tensor, metric: str) -> Tensor:
+    """The codebook packed for the search at the level in use, with a copy of itself."""
+    codes = _codes(codebook)
+    k, d = codes.shape
+    # torch aligns its CPU memory to 64 bytes, which the panels need.
+    packed = codes.new_empty(prepared_bytes(k, d), dtype=torch.uint8)
+    _core.prepare(
+        codes.data_ptr(), k, d, _METRIC[metric], packed.data_ptr(), _threads(64 * codes.numel())
+    )
+    return packed
+
+
 def nearest_code(
-    x: Tensor, codebook: Tensor, metric: str, channel_dim: int
+    x: Tensor, codebook: Tensor, prepared: list[Tensor] | None, metric: str, channel_dim: int
 ) -> tuple[Tensor, Tensor]:
     shape = row_shape(x, channel_dim)
     indices = x.new_empty(shape, dtype=torch.int64)
@@ -68,7 +85,7 @@ def nearest_code(
         codes.data_ptr(),
         codes.shape[0],
         _METRIC[metric],
-        (0, 0),
+        _prepared(prepared),
         indices.data_ptr(),
         distances.data_ptr(),
         _threads(x.numel() * codes.shape[0]),
@@ -121,6 +138,7 @@ def code_sums(
 def vq_forward(
     x: Tensor,
     codebook: Tensor,
+    prepared: list[Tensor] | None,
     mask: Tensor | None,
     metric: str,
     channel_dim: int,
@@ -139,7 +157,7 @@ def vq_forward(
         codes.data_ptr(),
         k,
         _METRIC[metric],
-        (0, 0),
+        _prepared(prepared),
         _pointer(kept),
         indices.data_ptr(),
         _rows(quantized, channel_dim),
@@ -305,15 +323,17 @@ def _threads(multiply_adds: int) -> int:
 
 
 def _rows(x: Tensor, channel_dim: int) -> Any:
-    sizes, strides = row_dims(x, channel_dim)
-    dtype = str(x.dtype).removeprefix("torch.")
-    return _core.Rows(
-        x.data_ptr(), dtype, sizes, strides, x.shape[channel_dim], x.stride(channel_dim)
-    )
+    return _core.Rows(x.data_ptr(), _DTYPE[x.dtype], x.shape, x.stride(), channel_dim)
 
 
 def _codes(codebook: Tensor) -> Tensor:
+    if codebook.dtype is torch.float32 and codebook.is_contiguous():
+        return codebook
     return codebook.to(torch.float32).contiguous()
+
+
+def _prepared(parts: list[Tensor] | None) -> tuple[int, int]:
+    return (parts[0].data_ptr(), parts[0].numel()) if parts else (0, 0)
 
 
 def _flat_indices(indices: Tensor) -> Tensor:

@@ -112,6 +112,7 @@ class VectorQuantizer(FullPrecision):
         self._init_done = not (isinstance(init, str) and init == "kmeans")
         self.initialised.fill_(int(self._init_done))
         self._owner_key = ops.on_initialised(self._leave_init_out)
+        self._prepared: list[Tensor] | None = None
 
     def _make_state(self, codebook: Tensor) -> None:
         k = codebook.shape[0]
@@ -152,6 +153,7 @@ class VectorQuantizer(FullPrecision):
         out, sums = functional.quantize_with_sums(
             x,
             self.codebook,
+            self._packed(),
             commitment_weight=self.commitment_weight,
             codebook_weight=float(self.update.weight)
             if isinstance(self.update, Gradient)
@@ -170,12 +172,9 @@ class VectorQuantizer(FullPrecision):
     @torch.no_grad()
     def encode(self, x: Tensor) -> Tensor:
         """Indices of the nearest codes: int64, positions of x. Changes no state."""
-        return functional.nearest_code(
-            x,
-            self.codebook,
-            metric=self.metric,
-            channel_dim=self.channel_dim,
-            backend=self.backend,
+        channel = self._check(x, None)
+        return functional.search(
+            x, self.codebook, self._packed(), self.metric, channel, self.backend
         ).indices
 
     def decode(self, indices: Tensor) -> Tensor:
@@ -205,8 +204,33 @@ class VectorQuantizer(FullPrecision):
         super().train(mode)
         return self
 
+    def _packed(self) -> list[Tensor] | None:
+        """The codebook packed for the search, while it is not about to move.
+
+        Dropped wherever this module moves or replaces the codebook, to free the memory. A result
+        does not depend on that: every search compares the packed copy with the codebook, so that
+        one which something else has written to is packed anew.
+        """
+        if self.training and self.update is not None:
+            self._prepared = None
+        elif self._prepared is None and not torch.compiler.is_compiling():
+            with torch.no_grad():
+                codes = self.codebook.detach()
+                if self.metric == "cosine":
+                    codes, _ = ops.normalize_codes(codes)
+                self._prepared = ops.prepare(codes, self.metric, self.backend)
+        return self._prepared
+
     def _leave_init_out(self) -> None:
         self._init_done = True
+
+    def _apply(self, *args: Any, **kwargs: Any) -> VectorQuantizer:
+        self._prepared = None
+        super()._apply(*args, **kwargs)
+        return self
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_prepared": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
@@ -292,6 +316,7 @@ class VectorQuantizer(FullPrecision):
         )
 
     def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
+        self._prepared = None
         super()._load_from_state_dict(*args, **kwargs)
         if not self.initialised.is_meta:
             self._init_done = bool(self.initialised)

@@ -13,6 +13,7 @@ from vqkernels.ops.lookup import Lookup, lookup, lookup_backward
 from vqkernels.ops.nearest_code import nearest_code
 from vqkernels.ops.normalize_codes import NormalizeCodes, normalize_codes
 from vqkernels.ops.observe import observe_
+from vqkernels.ops.prepare import prepare
 from vqkernels.ops.sample_rows import sample_rows
 from vqkernels.ops.vector_quantize import VectorQuantize
 from vqkernels.ops.vq_backward import vq_backward
@@ -34,6 +35,7 @@ __all__ = [
     "normalize_codes",
     "observe_",
     "on_initialised",
+    "prepare",
     "sample_rows",
     "vq_backward",
     "vq_forward",

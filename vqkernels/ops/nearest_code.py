@@ -14,12 +14,17 @@ from vqkernels.ops.dispatch import choose
 
 
 def search(
-    x: Tensor, codebook: Tensor, metric: str, channel_dim: int, backend: str | None
+    x: Tensor,
+    codebook: Tensor,
+    prepared: list[Tensor] | None,
+    metric: str,
+    channel_dim: int,
+    backend: str | None,
 ) -> tuple[Tensor, Tensor]:
     """Runs the search on the chosen backend; also the first half of ``vq_forward``."""
     chosen = choose("nearest_code", x, codebook, backend)
     if chosen == "native":
-        return native.nearest_code(x, codebook, metric, channel_dim)
+        return native.nearest_code(x, codebook, prepared, metric, channel_dim)
     if chosen == "triton":
         # Imported on first use: `import vqkernels` needs torch alone.
         launcher = importlib.import_module("vqkernels.backends.triton.nearest_code")
@@ -35,7 +40,7 @@ def _impl(
     channel_dim: int,
     backend: str | None,
 ) -> tuple[Tensor, Tensor]:
-    return search(x, codebook, metric, channel_dim, backend)
+    return search(x, codebook, prepared, metric, channel_dim, backend)
 
 
 def _fake(

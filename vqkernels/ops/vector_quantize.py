@@ -25,6 +25,7 @@ class VectorQuantize(Function):
         ctx: Any,
         x: Tensor,
         codebook: Tensor,
+        prepared: list[Tensor] | None,
         mask: Tensor | None,
         metric: str,
         estimator: str,
@@ -35,7 +36,7 @@ class VectorQuantize(Function):
         backend: str | None,
     ) -> tuple[Tensor, ...]:
         rows, indices, mse, counts, sums = vq_forward(
-            x, codebook, None, mask, metric, channel_dim, statistics, backend
+            x, codebook, prepared, mask, metric, channel_dim, statistics, backend
         )
         quantized = rows.to(x.dtype)
         loss = mse * (commitment_weight + codebook_weight)
@@ -60,7 +61,7 @@ class VectorQuantize(Function):
         grad_quantized, grad_loss = grads[:2]
         need_x, need_codebook = ctx.needs_input_grad[:2]
         if grad_quantized is None and grad_loss is None:
-            return (None,) * 10
+            return (None,) * 11
         grad_x, grad_codebook = vq_backward(
             grad_quantized,
             grad_loss,
@@ -73,5 +74,5 @@ class VectorQuantize(Function):
         return (
             grad_x if need_x else None,
             grad_codebook.to(ctx.codebook_dtype) if need_codebook else None,
-            *(None,) * 8,
+            *(None,) * 9,
         )

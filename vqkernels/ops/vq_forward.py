@@ -26,9 +26,9 @@ def _impl(
     backend: str | None,
 ) -> _Result:
     if choose("vq_forward", x, codebook, backend) == "native":
-        return native.vq_forward(x, codebook, mask, metric, channel_dim, statistics)
+        return native.vq_forward(x, codebook, prepared, mask, metric, channel_dim, statistics)
     # Triton has the search so far; what follows it is plain PyTorch there.
-    indices, _ = search(x, codebook, metric, channel_dim, backend)
+    indices, _ = search(x, codebook, prepared, metric, channel_dim, backend)
     return reference.vq_forward(x, codebook, indices, mask, metric, channel_dim, statistics)
 
 
