@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "vqk/code_sums.h"
+#include "vqk/fma_peak.h"
 #include "vqk/isa.h"
 #include "vqk/lookup.h"
 #include "vqk/nearest_code.h"
@@ -171,6 +172,13 @@ void vq_backward(const Rows& x, const Rows& quantized, uintptr_t indices, int64_
   vqk::vq_backward(args);
 }
 
+double fma_peak(int threads, double seconds) {
+  if (!(seconds > 0)) refuse("seconds", "be positive", std::to_string(seconds));
+  const vqk::FmaPeak args{check_threads(threads), seconds};
+  const py::gil_scoped_release unlocked;
+  return vqk::fma_peak(args);
+}
+
 std::vector<std::string> isa_levels() {
   const char* names[vqk::max_isa_levels];
   return {names, names + vqk::isa_levels(names)};
@@ -208,6 +216,7 @@ PYBIND11_MODULE(_native, m) {
         py::arg("grad_loss"), py::arg("commitment_weight"), py::arg("codebook_weight"),
         py::arg("grad_x"), py::arg("grad_codebook"), py::arg("threads"));
 
+  m.def("fma_peak", &fma_peak, py::arg("threads"), py::arg("seconds"));
   m.def("isa", &vqk::isa);
   m.def("isa_levels", &isa_levels);
   m.def("force_isa", &vqk::force_isa, py::arg("name"));

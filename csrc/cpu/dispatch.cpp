@@ -91,5 +91,6 @@ int64_t lookup(const Lookup& args) { return run(&Kernels::lookup, args); }
 int64_t code_sums(const CodeSums& args) { return run(&Kernels::code_sums, args); }
 void vq_forward(const VqForward& args) { run(&Kernels::vq_forward, args); }
 void vq_backward(const VqBackward& args) { run(&Kernels::vq_backward, args); }
+double fma_peak(const FmaPeak& args) { return run(&Kernels::fma_peak, args); }
 
 }  // namespace vqk

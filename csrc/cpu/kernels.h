@@ -1,6 +1,7 @@
 #pragma once
 
 #include "vqk/code_sums.h"
+#include "vqk/fma_peak.h"
 #include "vqk/lookup.h"
 #include "vqk/nearest_code.h"
 #include "vqk/vq_backward.h"
@@ -15,6 +16,7 @@ struct Kernels {
   int64_t (*code_sums)(const CodeSums&);
   void (*vq_forward)(const VqForward&);
   void (*vq_backward)(const VqBackward&);
+  double (*fma_peak)(const FmaPeak&);
 };
 
 namespace portable {
@@ -34,6 +36,7 @@ int64_t lookup(const Lookup& args);
 int64_t code_sums(const CodeSums& args);
 void vq_forward(const VqForward& args);
 void vq_backward(const VqBackward& args);
+double fma_peak(const FmaPeak& args);
 }  // namespace VQK_LEVEL
 #endif
 
