@@ -90,7 +90,7 @@ def ratios(theirs: list[float], ours: list[float]) -> Quartiles:
 
 
 def _calls_per_sample(call: Call, device: torch.device) -> int:
-    return math.ceil(_SAMPLE_SECONDS / max(_sample(call, 1, device), 1e-7))
+    return max(1, math.ceil(_SAMPLE_SECONDS / _sample(call, 1, device)))
 
 
 def _sample(call: Call, loops: int, device: torch.device) -> float:

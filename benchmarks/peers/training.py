@@ -77,12 +77,12 @@ def _steps_of(module: nn.Module, x: Tensor) -> Call:
 
 
 TRAINING = (
-    Provider("hand-written torch", hand_written, bytes_per_pair=20),
+    Provider("hand-written torch", hand_written, bytes_per_pair=16),
     Provider(
         "vector-quantize-pytorch",
         vector_quantize_pytorch,
         "vector-quantize-pytorch",
         "vector_quantize_pytorch",
-        bytes_per_pair=36,
+        bytes_per_pair=24,
     ),
 )
