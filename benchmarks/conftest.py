@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -87,7 +88,7 @@ def measured(
     request: pytest.FixtureRequest,
     laboratory: Laboratory,
     where: results.Row,
-    benchmark: object,
+    benchmark: Any,
 ) -> Callable[[Contender], None]:
     """Measures a contender, keeps its row, and hands its samples to pytest-benchmark."""
 

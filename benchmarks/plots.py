@@ -62,7 +62,12 @@ def draw() -> None:
     matplotlib.use("svg")
     from matplotlib import pyplot as plt
 
-    style = {"font.size": 9, "text.color": _INK, "axes.labelcolor": _INK, "svg.hashsalt": "vqk"}
+    style: dict[Any, Any] = {
+        "font.size": 9,
+        "text.color": _INK,
+        "axes.labelcolor": _INK,
+        "svg.hashsalt": "vqk",
+    }
     shown = panels()
     with plt.rc_context(style):
         heights = [len(panel.cases) for panel in shown]

@@ -33,13 +33,11 @@ _DOCUMENTS: dict[str, dict[str, Callable[[], str]]] = {
 def render(text: str, blocks: dict[str, Callable[[], str]]) -> str:
     """``text`` with what stands between ``<!-- name: ... -->`` and ``<!-- /name -->`` replaced."""
     for name, make in blocks.items():
-        pattern = re.compile(rf"(<!-- {name}:[^\n]*-->\n).*?(<!-- /{name} -->)", re.DOTALL)
-        made = make()
-        text, count = pattern.subn(
-            lambda match, made=made: match[1] + made + "\n" + match[2], text
-        )
-        if count != 1:
-            raise ValueError(f"the document must hold the {name} markers once, got {count}")
+        start, end = f"<!-- {name}: [^\n]* -->\n", f"<!-- /{name} -->"
+        parts = re.split(f"({start}).*?({end})", text, flags=re.DOTALL)
+        if len(parts) != 4:
+            raise ValueError(f"the document must hold the {name} markers once, got {text!r}")
+        text = f"{parts[0]}{parts[1]}{make()}\n{parts[2]}{parts[3]}"
     return text
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import speed_cases
 
 from benchmarks import peers, results, words
@@ -103,11 +105,11 @@ def _providers(table: str, shown: list[Row]) -> list[str]:
     return [n for n in names if n in present and (n == OURS or not n.startswith(OURS))]
 
 
-def _cell(listed: list[Row], provider: str, text: object) -> str:
+def _cell(listed: list[Row], provider: str, text: Callable[[Row], str]) -> str:
     row = next((row for row in listed if row["provider"] == provider), None)
     if row is None:
         return "not measured"
-    return row["skipped"] if "skipped" in row else text(row)  # type: ignore[operator, no-any-return]
+    return str(row["skipped"]) if "skipped" in row else text(row)
 
 
 def _times_and_wrong(row: Row) -> str:

@@ -17,6 +17,10 @@ from benchmarks.peers.provider import Call, Provider
 class HandWritten(nn.Module):
     """The class that this library replaces: distances, argmin, one-hot, EMA, straight-through."""
 
+    codebook: Tensor
+    cluster_size: Tensor
+    embed_sum: Tensor
+
     def __init__(self, codebook: Tensor) -> None:
         super().__init__()
         self.register_buffer("codebook", codebook.clone())
