@@ -59,6 +59,8 @@ class Laboratory:
         self._contenders = contenders
         self._device, self._threads, self._effort = device, threads, effort
         self._outcomes: dict[Contender, Outcome] = {}
+        # By case and search: contenders with the same search have the same settings.
+        self._settings: dict[tuple[SpeedCase, Any], dict[str, Any]] = {}
 
     def outcome(self, contender: Contender) -> Outcome:
         if contender not in self._outcomes:
@@ -118,7 +120,10 @@ class Laboratory:
     ) -> Any:
         """The call to time, after everything that is measured once."""
         provider = contender.provider
-        outcome.settings = provider.settings(x, codebook)
+        tuning = (contender.case, provider.settings)
+        if tuning not in self._settings:
+            self._settings[tuning] = provider.settings(x, codebook)
+        outcome.settings = self._settings[tuning]
         job = fresh.Job(
             contender.table,
             provider.name,
