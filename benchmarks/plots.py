@@ -88,15 +88,21 @@ def draw() -> None:
 
 
 def _draw_panel(axis: Any, panel: Panel) -> None:
+    from matplotlib.ticker import LogLocator, NullLocator
+
     lines = {case: len(panel.cases) - 1 - i for i, case in enumerate(panel.cases)}
     for name, of_case in panel.points.items():
         colour, marker = _LOOKS[name]
         low, middle, high = zip(*of_case.values(), strict=True)
         y = [lines[case] for case in of_case]
         axis.hlines(y, low, high, color=colour, linewidth=1.2, alpha=0.6)
-        axis.plot(middle, y, marker, color=colour, markersize=5.5, label=name, linestyle="none")
+        axis.plot(
+            middle, y, marker, color=colour, label=name, markersize=7.5, markeredgecolor="white"
+        )
     axis.axvline(1.0, color=_INK, linewidth=1.2)
     axis.set_xscale("log")
+    axis.xaxis.set_minor_locator(NullLocator())
+    axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axis.xaxis.set_major_formatter(lambda value, _: f"{value:g}x")
     axis.set_yticks(list(lines.values()), list(lines))
     axis.set_ylim(-0.6, len(lines) - 0.4)
