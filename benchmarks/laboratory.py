@@ -70,7 +70,7 @@ class Laboratory:
 
     def _measure(self, group: list[Contender]) -> None:
         inputs = {case: case.make() for case in dict.fromkeys(c.case for c in group)}
-        truths = {case: truth.nearest(*pair) for case, pair in inputs.items()}
+        judges = {case: truth.judge(*pair) for case, pair in inputs.items()}
         placed = {
             case: (x.to(self._device), codebook.to(self._device))
             for case, (x, codebook) in inputs.items()
@@ -84,7 +84,7 @@ class Laboratory:
             if outcome.reason is None:
                 try:
                     calls[contender] = self._prepare(
-                        contender, outcome, *placed[contender.case], truths[contender.case]
+                        contender, outcome, *placed[contender.case], judges[contender.case]
                     )
                 except UnavailableError as error:
                     outcome.reason = str(error)
@@ -116,7 +116,7 @@ class Laboratory:
         outcome: Outcome,
         x: Tensor,
         codebook: Tensor,
-        nearest: truth.Nearest,
+        judge: truth.Judge,
     ) -> Any:
         """The call to time, after everything that is measured once."""
         provider = contender.provider
@@ -136,7 +136,7 @@ class Laboratory:
         outcome.first_call = fresh.first_call_seconds(job)
         outcome.extra_bytes = fresh.peak_extra_bytes(job)
         call = provider.build(x, codebook, **outcome.settings)
-        outcome.wrong = truth.wrong(x.cpu(), codebook.cpu(), call(), nearest)
+        outcome.wrong = judge(call())
         return call
 
     def _refuse_if_we_are_wrong(

@@ -6,6 +6,7 @@ row it cannot tell apart; those alone are evaluated as F is defined (see DESIGN.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -31,8 +32,17 @@ class Wrong(NamedTuple):
     ties: int
 
 
+Judge = Callable[[Tensor], Wrong]
+
+
+def judge(x: Tensor, codebook: Tensor) -> Judge:
+    """What counts the wrong rows of anyone's indices for x (N, D) and a codebook (K, D)."""
+    truth = nearest(x, codebook)
+    return lambda found: wrong(x, codebook, found, truth)
+
+
 def nearest(x: Tensor, codebook: Tensor) -> Nearest:
-    """Of x (N, D) and a codebook (K, D), both finite, on the CPU."""
+    """The nearest codes of x (N, D) in a codebook (K, D), both finite and on the CPU."""
     rows, codes = x.detach().double(), codebook.detach().double()
     if not bool(rows.isfinite().all() and codes.isfinite().all()):
         raise ValueError("x and codebook must be finite, got a value that is not")
