@@ -62,7 +62,7 @@ class Provider:
             return f"not installed: {error}"
         needed, limit = self.bytes_per_pair * n * k, _memory_limit(device)
         if needed > limit:
-            return f"its N x K matrices take {needed / 1e9:.0f} GB, the limit is {limit / 1e9:.0f}"
+            return f"its N x K matrices take {needed / 1e9:.1f} GB, the limit is {limit / 1e9:.1f}"
         return None
 
     def version(self) -> str:
