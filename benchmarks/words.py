@@ -88,5 +88,7 @@ def columns(table: list[list[str]]) -> str:
 
 
 def markdown(headings: list[str], table: list[list[str]]) -> str:
+    if not table:
+        return "Not yet measured."
     lines = [headings, ["---"] * len(headings), *table]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
