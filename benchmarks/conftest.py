@@ -17,7 +17,7 @@ from benchmarks.timing import Effort
 
 _CLOCK = Clock()
 _ROWS = pytest.StashKey[list[results.Row]]()
-_EFFORTS = {"short": Effort(rounds=9, seconds=1.0), "full": Effort(rounds=15, seconds=5.0)}
+_EFFORTS = {"short": Effort(rounds=9, seconds=1.0), "full": Effort(rounds=15, seconds=3.0)}
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
