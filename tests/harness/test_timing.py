@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-import time
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -29,28 +29,53 @@ def test_the_orders_are_the_same_in_every_run() -> None:
     assert timing.orders(list("abcd"), 5) == timing.orders(list("abcd"), 5)
 
 
-def test_contenders_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(timing, "_PAUSE_SECONDS", 0.0)
-    monkeypatch.setattr(timing, "_SAMPLE_SECONDS", 0.0)
+class _Time:
+    """A clock that only the contenders advance."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def taking(self, seconds: float) -> Callable[[], None]:
+        def call() -> None:
+            self.now += seconds
+
+        return call
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> _Time:
+    made = _Time()
+    monkeypatch.setattr(timing.time, "perf_counter", lambda: made.now)
+    monkeypatch.setattr(timing.time, "sleep", lambda seconds: None)
+    return made
+
+
+def test_contenders_take_turns(clock: _Time) -> None:
     log: list[str] = []
-    calls = {name: (lambda name=name: log.append(name)) for name in "ab"}
+    slow = clock.taking(0.1)
+    calls = {name: (lambda name=name: (log.append(name), slow())) for name in "ab"}
     samples = timing.interleaved(calls, CPU, Effort(4, 1.0), lambda: log.append("|"))
     rounds = "".join(log).split("|")[1:]
     assert [sorted(turn) for turn in rounds] == [["a", "b"]] * 4
-    assert all(len(taken.seconds) == 4 for taken in samples.values())
+    assert all(taken.seconds == pytest.approx([0.1] * 4) for taken in samples.values())
 
 
-def test_a_slow_contender_leaves_after_three_samples_and_the_others_go_on() -> None:
-    calls = {"slow": lambda: time.sleep(0.01), "quick": lambda: time.sleep(0.0001)}
-    samples = timing.interleaved(calls, CPU, Effort(5, 0.02))
+def test_a_slow_contender_leaves_after_three_samples_and_the_others_go_on(clock: _Time) -> None:
+    calls = {"slow": clock.taking(5.0), "quick": clock.taking(0.1)}
+    samples = timing.interleaved(calls, CPU, Effort(9, 1.0))
     assert len(samples["slow"].seconds) == 3
-    assert len(samples["quick"].seconds) == 5
+    assert len(samples["quick"].seconds) == 9
 
 
-def test_a_short_call_is_repeated_within_a_sample() -> None:
-    taken = timing.interleaved({"a": lambda: time.sleep(0.0002)}, CPU, Effort(3, 1.0))["a"]
-    assert taken.calls > 1
-    assert all(0.0002 <= seconds < 0.002 for seconds in taken.seconds)
+def test_a_contender_leaves_when_its_seconds_are_used(clock: _Time) -> None:
+    taken = timing.interleaved({"a": clock.taking(0.25)}, CPU, Effort(9, 1.0))["a"]
+    assert len(taken.seconds) == 4
+
+
+def test_a_short_call_is_repeated_within_a_sample(clock: _Time) -> None:
+    taken = timing.interleaved({"a": clock.taking(0.0003)}, CPU, Effort(3, 1.0))["a"]
+    assert taken.calls == 7
+    assert taken.seconds == pytest.approx([0.0003] * 3)
 
 
 def test_ratios_are_taken_within_a_round() -> None:
