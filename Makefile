@@ -1,4 +1,4 @@
-# make demo | test | lint | check | bench | bench-gpu | readme | clean
+# make demo | test | lint | check | bench | bench-full | bench-gpu | readme | clean
 #
 # Every target makes .venv itself from the pins and builds the extension into the source tree.
 # PYTHON=     the interpreter that makes .venv (3.11 or newer: the pinned scikit-image needs it)
@@ -11,9 +11,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 NATIVE := $(wildcard csrc/*.cpp csrc/*/*.cpp csrc/*/*.h csrc/*/*/*.h) CMakeLists.txt setup.py pyproject.toml
+BENCHMARKS := $(BIN)/python -m pytest -p no:xdist --benchmark-columns=median,iqr,rounds,iterations benchmarks
 SOURCES := git ls-files --cached --others --exclude-standard
 
-.PHONY: demo test lint bench bench-gpu check readme clean
+.PHONY: demo test lint bench bench-full bench-gpu check readme clean
 
 demo: $(VENV)/built
 	$(BIN)/vqk run digits
@@ -29,13 +30,19 @@ lint: $(VENV)/test-tools
 	@$(SOURCES) '*.py' '*.cpp' '*.h' '*.inl' '*.cu' '*.cuh' | xargs wc -l | awk '$$2 != "total" && $$1 > 600 \
 	  { print $$2 ": " $$1 " lines, at most 600"; bad = 1 } END { exit bad }'
 
+# pytest-benchmark's own options go into BENCH, for instance BENCH='--benchmark-autosave -k faiss'.
 bench: $(VENV)/test-tools $(VENV)/built
-	$(BIN)/python -m pytest -p no:xdist -s benchmarks
+	$(BENCHMARKS) $(BENCH)
 	$(BIN)/python -m benchmarks.render
+
+bench-full: $(VENV)/test-tools $(VENV)/built
+	$(BENCHMARKS) --full $(BENCH)
+	$(BIN)/python -m benchmarks.render
+	$(BIN)/python -m benchmarks.targets
 
 bench-gpu: $(VENV)/test-tools $(VENV)/built
 	$(BIN)/python -m pytest -p no:xdist -m gpu tests
-	$(BIN)/python -m pytest -p no:xdist -s benchmarks --device cuda
+	$(BENCHMARKS) --device cuda $(BENCH)
 
 # The digits figures and the picture of README.md, from a run of the demo.
 readme: demo

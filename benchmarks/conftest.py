@@ -1,12 +1,8 @@
-"""Options, the correctness gate, and the file of keyed rows that README tables come from."""
+"""``pytest benchmarks``: options, one test per case and contender, the gate, the rows."""
 
 from __future__ import annotations
 
-import json
-import os
-import platform
-import subprocess
-import sys
+import datetime
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -14,69 +10,117 @@ from typing import Any
 import pytest
 import torch
 
-ROOT = Path(__file__).resolve().parents[1]
-RESULTS = ROOT / "benchmarks" / "results"
-_GATE = ("tests/ops/test_nearest_code.py",)
+from benchmarks import fresh, gate, machine, peers, results, words
+from benchmarks.laboratory import Contender, Laboratory
+from benchmarks.replay import Clock
+from benchmarks.timing import Effort
+
+_CLOCK = Clock()
+_ROWS = pytest.StashKey[list[results.Row]]()
+_EFFORTS = {"short": Effort(rounds=9, seconds=1.0), "full": Effort(rounds=15, seconds=3.0)}
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--device", default="cpu", help="device of the benchmarks: cpu or cuda")
+    group = parser.getgroup("vqkernels")
+    group.addoption("--device", default="cpu", help="cpu or cuda")
+    group.addoption("--full", action="store_true", help="all cases and contenders")
+    group.addoption("--threads", type=int, default=machine.default_threads(), help="on the CPU")
+    group.addoption("--rounds", type=int, help="samples of every contender, at most")
+    group.addoption("--seconds", type=float, help="of samples of every contender, about")
+    group.addoption("--results", type=Path, default=results.FOLDER, help="folder of the rows")
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "contender" not in metafunc.fixturenames:
+        return
+    full = metafunc.config.getoption("--full")
+    table = metafunc.module.TABLE
+    device = torch.device(metafunc.config.getoption("--device"))
+    contenders = [
+        Contender(table, case, provider)
+        for case in metafunc.module.CASES
+        if full or case.short
+        for provider in peers.TABLES[table]
+        if metafunc.module.takes_part(case, provider)
+        if full or not provider.full_only
+        # A backend of ours for another device is no contender.
+        if not provider.ours or device.type in provider.devices
+    ]
+    metafunc.parametrize("contender", contenders, ids=lambda contender: contender.label)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if _contender(item) is not None:
+            item.add_marker(pytest.mark.benchmark(timer=_CLOCK))
 
 
 @pytest.fixture(scope="session")
-def device(request: pytest.FixtureRequest) -> torch.device:
-    return torch.device(request.config.getoption("--device"))
-
-
-@pytest.fixture(scope="session", autouse=True)
-def _gate() -> None:
-    """No speed is printed for an op whose tests fail."""
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:benchmark", *_GATE]
-    if subprocess.run(command, cwd=ROOT, check=False).returncode != 0:
+def laboratory(request: pytest.FixtureRequest) -> Iterator[Laboratory]:
+    """What is measured together is what was selected."""
+    options = request.config.option
+    found = [_contender(item) for item in request.session.items]
+    contenders = [contender for contender in found if contender is not None]
+    if not gate.passes(dict.fromkeys(contender.table for contender in contenders)):
         pytest.exit("the op's tests fail: no benchmark is run", returncode=1)
+    machine.limit_threads(options.threads)
+    device = torch.device(options.device)
+    effort = _EFFORTS["full" if options.full else "short"]
+    effort = Effort(options.rounds or effort.rounds, options.seconds or effort.seconds)
+    with fresh.compiling_afresh():
+        yield Laboratory(contenders, device, options.threads, effort)
 
 
 @pytest.fixture(scope="session")
-def record(device: torch.device) -> Iterator[Callable[[str, dict[str, Any]], None]]:
-    """``record(suite, row)``; at the end each suite's rows replace its file for this device."""
-    rows: dict[str, list[dict[str, Any]]] = {}
-    yield lambda suite, row: rows.setdefault(suite, []).append(row)
-    for suite, listed in rows.items():
-        report = {"machine": _machine(device), "commit": _commit(), "rows": listed}
-        path = RESULTS / f"{suite}-{device.type}.json"
-        unfinished = path.with_suffix(".tmp")
-        with unfinished.open("w") as file:
-            json.dump(report, file, indent=1)
-            file.write("\n")
-            file.flush()
-            os.fsync(file.fileno())
-        unfinished.replace(path)
-
-
-def _machine(device: torch.device) -> dict[str, str | int]:
-    model = platform.processor() or platform.machine()
-    for line in Path("/proc/cpuinfo").read_text().splitlines():
-        if line.startswith("model name"):
-            model = line.split(":", 1)[1].strip()
-            break
-    machine: dict[str, str | int] = {
-        "cpu": model,
-        "threads": torch.get_num_threads(),
-        "python": platform.python_version(),
+def where(request: pytest.FixtureRequest) -> results.Row:
+    """What is the same for every row of this run."""
+    options = request.config.option
+    return {
+        "machine": machine.name(torch.device(options.device), options.threads),
+        "commit": machine.commit(),
+        "measured": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
         "torch": torch.__version__,
     }
-    if device.type == "cuda":
-        machine["gpu"] = torch.cuda.get_device_name(device)
-        machine["cuda"] = str(torch.version.cuda)
-    return machine
 
 
-def _commit() -> str:
-    def git(*arguments: str) -> str:
-        command = ["git", *arguments]
-        return subprocess.run(
-            command, cwd=ROOT, check=True, capture_output=True, text=True
-        ).stdout.strip()
+@pytest.fixture
+def measured(
+    request: pytest.FixtureRequest,
+    laboratory: Laboratory,
+    where: results.Row,
+    benchmark: Any,
+) -> Callable[[Contender], None]:
+    """Measures a contender, keeps its row, and hands its samples to pytest-benchmark."""
 
-    changed = git("status", "--porcelain", "--", "vqkernels", "csrc", "CMakeLists.txt", "setup.py")
-    return git("rev-parse", "--short=12", "HEAD") + ("+changes" if changed else "")
+    options = request.config.option
+
+    def measure(contender: Contender) -> None:
+        outcome = laboratory.outcome(contender)
+        row = results.row(contender, outcome, where)
+        results.save(contender.table, options.device, [row], options.results)
+        request.config.stash.setdefault(_ROWS, []).append(row)
+        if outcome.samples is None:
+            failed = outcome.failed and contender.provider.ours
+            (pytest.fail if failed else pytest.skip)(str(outcome.reason))
+        benchmark.group = f"{contender.table}: {contender.case.together}"
+        benchmark.extra_info.update(row)
+        _CLOCK.replay(benchmark, outcome.samples)
+
+    return measure
+
+
+def pytest_terminal_summary(
+    terminalreporter: pytest.TerminalReporter, config: pytest.Config
+) -> None:
+    rows = config.stash.get(_ROWS, [])
+    if rows:
+        terminalreporter.section("in turns with vqkernels")
+        for name, listed in words.cases(rows).items():
+            table = [list(words.HEADINGS), *map(words.cells, listed)]
+            terminalreporter.write_line(f"\n{name}\n{words.columns(table)}")
+
+
+def _contender(item: pytest.Item) -> Contender | None:
+    call = getattr(item, "callspec", None)
+    found = call.params.get("contender") if call is not None else None
+    return found if isinstance(found, Contender) else None

@@ -8,6 +8,7 @@
 
 #include "vqk/advance.h"
 #include "vqk/code_sums.h"
+#include "vqk/fma_peak.h"
 #include "vqk/isa.h"
 #include "vqk/lookup.h"
 #include "vqk/nearest_code.h"
@@ -273,6 +274,13 @@ void advance(uintptr_t codebook, uintptr_t cluster_size, uintptr_t embed_sum,
   vqk::advance(args);
 }
 
+double fma_peak(int threads, double seconds) {
+  if (!(seconds > 0)) refuse("seconds", "be positive", std::to_string(seconds));
+  const vqk::FmaPeak args{check_threads(threads), seconds};
+  const py::gil_scoped_release unlocked;
+  return vqk::fma_peak(args);
+}
+
 std::vector<std::string> isa_levels() {
   const char* names[vqk::max_isa_levels];
   return {names, names + vqk::isa_levels(names)};
@@ -328,6 +336,7 @@ PYBIND11_MODULE(_native, m) {
         py::arg("num_candidates"), py::arg("decay"), py::arg("epsilon"), py::arg("steps_due"),
         py::arg("unit"), py::arg("threshold"), py::arg("revive_every"), py::arg("threads"));
 
+  m.def("fma_peak", &fma_peak, py::arg("threads"), py::arg("seconds"));
   m.def("isa", &vqk::isa);
   m.def("isa_levels", &isa_levels);
   m.def("force_isa", &vqk::force_isa, py::arg("name"));

@@ -1,14 +1,14 @@
 """The one table of named inputs, for tests and benchmarks.
 
-``SEARCH`` holds (x, codebook) pairs for the search, ``SHAPES`` the sizes where kernels have edges,
-``LAYOUTS`` the ways in which the same rows can lie in memory.
+``DATA`` says what a pair (x, codebook) of any size can hold, ``SEARCH`` holds the pairs that the
+search is tested on, ``SHAPES`` the sizes where kernels have edges, ``LAYOUTS`` the ways in which
+the same rows can lie in memory. ``speed_cases.py`` puts ``DATA`` at the sizes of the benchmarks.
 """
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -46,10 +46,12 @@ def gaussian(n: int = 300, k: int = 257, d: int = 24, seed: int = 0) -> tuple[Te
 
 
 @functools.cache
-def photo_patches(size: int, colour: bool, components: int | None = None) -> Tensor:
-    """Patches of photographs in the scikit-learn and scikit-image wheels, as rows.
+def photo_patches(
+    size: int, colour: bool, components: int | None = None, stride: int | None = None
+) -> Tensor:
+    """Patches of photographs in the scikit-learn and scikit-image wheels, as rows in any order.
 
-    With ``components``: their leading principal components.
+    With ``components``: their leading principal components. ``stride`` is 2 * size by default.
     """
     import skimage.data
     from sklearn.datasets import load_sample_images
@@ -59,10 +61,11 @@ def photo_patches(size: int, colour: bool, components: int | None = None) -> Ten
     for photo in photos:
         image = torch.from_numpy(photo.astype("float32") / 255.0)
         image = image if colour else image.mean(dim=2, keepdim=True)
-        windows = image.unfold(0, size, 2 * size).unfold(1, size, 2 * size)
+        step = stride or 2 * size
+        windows = image.unfold(0, size, step).unfold(1, size, step)
         rows.append(windows.reshape(-1, windows[0, 0].numel()))
     patches = torch.cat(rows)
-    patches = patches[torch.randperm(len(patches), generator=generator(0))[:12000]]
+    patches = patches[torch.randperm(len(patches), generator=generator(0))[:16384]]
     if components is not None:
         centred = patches - patches.mean(dim=0)
         _, _, directions = torch.linalg.svd(centred.T @ centred)
@@ -89,16 +92,23 @@ def photo(size: int, colour: bool, components: int | None, k: int, n: int) -> _M
     return make
 
 
-def _scaled(factor: float) -> _Maker:
-    def make() -> tuple[Tensor, Tensor]:
-        x, codebook = gaussian(seed=2)
+def _photo_of_size(n: int, k: int, d: int) -> tuple[Tensor, Tensor]:
+    """8x8 grey patches where D is 64, otherwise the first D components of 2x2 colour patches."""
+    rows = photo_patches(8, False, None, 4) if d == 64 else photo_patches(2, True, d)
+    assert n <= len(rows), (n, len(rows))
+    return rows[:n].contiguous(), lloyd(rows[:n], k)
+
+
+def _scaled(factor: float) -> _SizedMaker:
+    def make(n: int = 300, k: int = 257, d: int = 24) -> tuple[Tensor, Tensor]:
+        x, codebook = gaussian(n, k, d, seed=2)
         return x * factor, codebook * factor
 
     return make
 
 
-def _shifted() -> tuple[Tensor, Tensor]:
-    x, codebook = gaussian(seed=3)
+def _shifted(n: int = 300, k: int = 257, d: int = 24) -> tuple[Tensor, Tensor]:
+    x, codebook = gaussian(n, k, d, seed=3)
     return x + 1000.0, codebook + 1000.0
 
 
@@ -128,9 +138,9 @@ def _integer_grid() -> tuple[Tensor, Tensor]:
     return x, torch.randint(-3, 4, (200, 3), generator=g).float()
 
 
-def _half_duplicated() -> tuple[Tensor, Tensor]:
-    x, codebook = gaussian(k=258, seed=7)
-    half = codebook[:129]
+def _half_duplicated(n: int = 300, k: int = 258, d: int = 24) -> tuple[Tensor, Tensor]:
+    x, codebook = gaussian(n, k, d, seed=7)
+    half = codebook[: k // 2]
     return x, torch.cat([half, half])
 
 
@@ -143,9 +153,9 @@ def _permuted_coordinates() -> tuple[Tensor, Tensor]:
     return x, torch.cat([codebook, *shuffles])
 
 
-def _all_equal() -> tuple[Tensor, Tensor]:
-    x, codebook = gaussian(k=1, seed=9)
-    return x, codebook.expand(300, -1).contiguous()
+def _all_equal(n: int = 300, k: int = 300, d: int = 24) -> tuple[Tensor, Tensor]:
+    x, codebook = gaussian(n, 1, d, seed=9)
+    return x, codebook.expand(k, -1).contiguous()
 
 
 def _x_on_codes() -> tuple[Tensor, Tensor]:
@@ -200,6 +210,19 @@ def _unit_photo() -> tuple[Tensor, Tensor]:
 
 
 _Maker = Callable[[], tuple[Tensor, Tensor]]
+_SizedMaker = Callable[..., tuple[Tensor, Tensor]]
+
+# What (x, codebook) hold, at any (N, K, D).
+DATA: dict[str, _SizedMaker] = {
+    "Gaussian": gaussian,
+    "photo patches": _photo_of_size,
+    "offset 1000": _shifted,
+    "scale 1e-20": _scaled(1e-20),
+    "scale 1e18": _scaled(1e18),
+    "half duplicated": _half_duplicated,
+    "all equal": _all_equal,
+}
+
 SEARCH: dict[str, _Maker] = {
     "gaussian": gaussian,
     "photo 2x2x3": photo(2, True, None, 2048, 200),
@@ -207,18 +230,18 @@ SEARCH: dict[str, _Maker] = {
     "photo 4x4x3 PCA 32": photo(4, True, 32, 1024, 200),
     "photo 8x8": photo(8, False, None, 1024, 200),
     "photo unit norm": _unit_photo,
-    "shifted by 1000": _shifted,
-    "scale 1e-20": _scaled(1e-20),
-    "scale 1e18": _scaled(1e18),
+    "shifted by 1000": DATA["offset 1000"],
+    "scale 1e-20": DATA["scale 1e-20"],
+    "scale 1e18": DATA["scale 1e18"],
     "mixed scales": _mixed_scales,
     "float32 denormals": _denormals(2.0**-149),
     "bfloat16 denormals": _denormals(2.0**-133),
     "float16 denormals": _denormals(2.0**-24),
     "largest floats": _largest_floats,
     "integer grid": _integer_grid,
-    "half duplicated": _half_duplicated,
+    "half duplicated": DATA["half duplicated"],
     "permuted coordinates": _permuted_coordinates,
-    "all equal": _all_equal,
+    "all equal": DATA["all equal"],
     "x on codes": _x_on_codes,
     "one cluster far away": _one_cluster_far_away,
     "zeros": _zeros,
@@ -303,30 +326,3 @@ def as_matrix(x: Tensor, channel_dim: int) -> Tensor:
 def batch(d: int = 6, k: int = 11, seed: int = 20) -> tuple[Tensor, Tensor]:
     """24 rows for ``LAYOUTS`` and a small codebook."""
     return gaussian(24, k, d, seed)
-
-
-class SpeedCase(NamedTuple):
-    """A size at which speed is measured; correctness has its own, smaller sizes."""
-
-    n: int
-    k: int
-    d: int
-    data: str = "Gaussian"
-
-    @property
-    def name(self) -> str:
-        return f"{self.n}, {self.k}, {self.d}, {self.data}"
-
-    def make(self) -> tuple[Tensor, Tensor]:
-        if self.data == "Gaussian":
-            return gaussian(self.n, self.k, self.d)
-        return photo(2, True, self.d, self.k, self.n)()
-
-
-SPEED = (
-    SpeedCase(65536, 1024, 64),
-    SpeedCase(16384, 8192, 256),
-    SpeedCase(65536, 16384, 8),
-    SpeedCase(262144, 512, 8),
-    SpeedCase(12000, 4096, 8, "photo patches"),
-)

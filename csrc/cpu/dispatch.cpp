@@ -98,5 +98,6 @@ void vq_backward(const VqBackward& args) { run(&Kernels::vq_backward, args); }
 void normalize_codes(const NormalizeCodes& args) { run(&Kernels::normalize_codes, args); }
 void observe(const Observe& args) { run(&Kernels::observe, args); }
 void advance(const Advance& args) { run(&Kernels::advance, args); }
+double fma_peak(const FmaPeak& args) { return run(&Kernels::fma_peak, args); }
 
 }  // namespace vqk

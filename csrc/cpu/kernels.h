@@ -2,6 +2,7 @@
 
 #include "vqk/advance.h"
 #include "vqk/code_sums.h"
+#include "vqk/fma_peak.h"
 #include "vqk/lookup.h"
 #include "vqk/nearest_code.h"
 #include "vqk/normalize_codes.h"
@@ -24,6 +25,7 @@ struct Kernels {
   void (*normalize_codes)(const NormalizeCodes&);
   void (*observe)(const Observe&);
   void (*advance)(const Advance&);
+  double (*fma_peak)(const FmaPeak&);
 };
 
 namespace portable {
@@ -48,6 +50,7 @@ void vq_backward(const VqBackward& args);
 void normalize_codes(const NormalizeCodes& args);
 void observe(const Observe& args);
 void advance(const Advance& args);
+double fma_peak(const FmaPeak& args);
 }  // namespace VQK_LEVEL
 #endif
 

@@ -24,7 +24,7 @@ def test_the_python_snippets_of_the_readme_run_in_order(tmp_path: Path) -> None:
     assert "torch.Size([8, 16, 16])" in done.stdout
 
 
-def test_the_tables_of_the_readme_are_those_of_the_committed_results() -> None:
+def test_tables_and_plot_of_the_documents_are_those_of_the_committed_results() -> None:
     command = [sys.executable, "-m", "benchmarks.render", "--check"]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -38,14 +38,19 @@ def test_every_public_name_is_in_the_api_document() -> None:
     assert not missing
 
 
-@pytest.mark.parametrize("document", ["README.md", "CONTRIBUTING.md", "DESIGN.md", "docs/api.md"])
+@pytest.mark.parametrize(
+    "document",
+    ["README.md", "CONTRIBUTING.md", "DESIGN.md", "docs/api.md", "docs/benchmarks.md"],
+)
 def test_every_local_link_of_the_documents_leads_somewhere(document: str) -> None:
     path = ROOT / document
     links = re.findall(r"\]\((?!http)([^)#]+)\)", path.read_text())
     assert not [link for link in links if not (path.parent / link).exists()]
 
 
-@pytest.mark.parametrize("document", ["README.md", "CONTRIBUTING.md", "DESIGN.md"])
+@pytest.mark.parametrize(
+    "document", ["README.md", "CONTRIBUTING.md", "DESIGN.md", "docs/benchmarks.md"]
+)
 def test_every_path_named_by_the_documents_exists(document: str) -> None:
     text = (ROOT / document).read_text()
     named = re.findall(r"`((?:csrc|vqkernels|tests|benchmarks|docs|examples)/[\w./-]*)`", text)

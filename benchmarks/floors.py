@@ -1,0 +1,47 @@
+"""What the measurements must show: one run, two threads, medians. Floors, not goals.
+
+Cases are named as the rows name them; a floor on a contender is how many times as long as ours
+it takes.
+"""
+
+from __future__ import annotations
+
+# table -> case -> share of the FMA peak, at least
+PEAK_SHARE: dict[str, dict[str, float]] = {
+    "nearest_code": {
+        "65536, 1024, 64": 0.75,
+        "16384, 8192, 256": 0.85,
+        "16384, 8192, 64": 0.75,
+        "65536, 16384, 8": 0.80,
+        "32768, 65536, 32": 0.75,
+        "262144, 512, 8": 0.45,
+    },
+}
+
+# table -> case -> contender -> times as long as ours, at least
+TIMES_OURS: dict[str, dict[str, dict[str, float]]] = {
+    "nearest_code": {
+        "65536, 1024, 64": {"faiss IndexFlatL2": 2.5, "torch chunked": 3.0},
+        "16384, 8192, 256": {"faiss IndexFlatL2": 2.0, "torch chunked": 3.0},
+        "16384, 8192, 64": {"faiss IndexFlatL2": 2.0, "torch chunked": 3.0},
+        "65536, 16384, 8": {"faiss IndexFlatL2": 1.0, "torch chunked": 15.0},
+        "32768, 65536, 32": {"faiss IndexFlatL2": 2.0, "torch chunked": 8.0},
+        "262144, 512, 8": {"faiss IndexFlatL2": 1.3, "torch chunked": 4.0},
+        "64, 1024, 64": {"torch N x K": 2.0},
+        "256, 1024, 64": {"torch N x K": 2.0},
+        "1024, 1024, 64": {"torch N x K": 2.0},
+    },
+    "training_step": {
+        "65536, 1024, 64": {"vector-quantize-pytorch": 25.0},
+        "16384, 8192, 256": {"vector-quantize-pytorch": 10.0},
+        "16384, 8192, 64": {"vector-quantize-pytorch": 25.0},
+        "16384, 16384, 8": {"vector-quantize-pytorch": 100.0},
+    },
+}
+
+# Our time with all codes equal over that on the plain case of the same size, at most.
+ALL_EQUAL_TIMES_PLAIN = 2.0
+# Our peak extra memory over the bytes of x, codebook and outputs, at most, at every size.
+EXTRA_MEMORY = 3.0
+# Our slowest time per pair over our fastest, from the fewest codes to the most, at most.
+TIME_PER_PAIR_SPREAD = 1.2

@@ -1,0 +1,36 @@
+"""No speed is printed for an op whose tests fail."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from benchmarks.machine import ROOT
+
+# What must pass before a table is measured: exactness at every level and any thread count on all
+# data of the case table, and for a step the values, the gradients and the update.
+TESTS = {
+    "nearest_code": (
+        "tests/ops/test_nearest_code.py::test_equals_the_oracle",
+        "tests/native/test_isa.py::test_search_is_the_oracle_at_any_thread_count",
+    ),
+    "training_step": (
+        "tests/ops/test_vq_forward.py::test_agrees_with_the_textbook_in_float64",
+        "tests/ops/test_vq_backward.py::test_gradients_are_within_the_error_budget",
+        "tests/ops/test_ema_update.py",
+        "tests/nn/test_ema.py",
+    ),
+}
+
+
+def passes(tables: Iterable[str], run: Callable[..., Any] = subprocess.run) -> bool:
+    """Runs the tests of ``tables``; True when all of them pass."""
+    tests = dict.fromkeys(test for table in tables for test in TESTS[table])
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:benchmark", "-k", _FLOAT32]
+    return run([*command, *tests], cwd=ROOT, check=False).returncode == 0
+
+
+# Benchmarks are float32: the other dtypes are left to `make test`.
+_FLOAT32 = "not float16 and not bfloat16"

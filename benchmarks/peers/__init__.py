@@ -1,0 +1,19 @@
+"""The tables of contenders, by what is measured. Ours is the first of each, and called OURS."""
+
+from __future__ import annotations
+
+from benchmarks.peers import library_search, ours, torch_search, training
+from benchmarks.peers.provider import Call, Provider, UnavailableError
+
+OURS = "vqkernels"
+TABLES: dict[str, tuple[Provider, ...]] = {
+    "nearest_code": (*ours.SEARCH, *torch_search.SEARCH, *library_search.SEARCH),
+    "training_step": (*ours.TRAINING, *training.TRAINING),
+}
+
+
+def find(table: str, name: str) -> Provider:
+    return next(provider for provider in TABLES[table] if provider.name == name)
+
+
+__all__ = ["OURS", "TABLES", "Call", "Provider", "UnavailableError", "find"]

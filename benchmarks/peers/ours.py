@@ -1,0 +1,69 @@
+"""vqkernels: the public calls as a user writes them, the search once per backend and level."""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable
+
+from torch import Tensor
+
+import vqkernels as vq
+from benchmarks.peers.provider import Call, Provider, UnavailableError
+
+
+def search(backend: str | None = None) -> Callable[[Tensor, Tensor], Call]:
+    def build(x: Tensor, codebook: Tensor) -> Call:
+        return lambda: vq.nearest_code(x, codebook, backend=backend).indices
+
+    return build
+
+
+def search_at(level: str) -> Callable[[Tensor, Tensor], Call]:
+    """The native backend held to an instruction-set level."""
+
+    def build(x: Tensor, codebook: Tensor) -> Call:
+        core = importlib.import_module("vqkernels._native")
+        if level not in core.isa_levels():
+            raise UnavailableError(f"this CPU has no {level}")
+
+        def call() -> Tensor:
+            before = core.isa()
+            core.force_isa(level)
+            try:
+                return vq.nearest_code(x, codebook, backend="native").indices
+            finally:
+                core.force_isa(before)
+
+        return call
+
+    return build
+
+
+def training_step(x: Tensor, codebook: Tensor) -> Call:
+    """Forward and backward of the module with its defaults, from the given codebook."""
+    k, d = codebook.shape
+    module = vq.nn.VectorQuantizer(k, d, init=codebook, channel_dim=-1).to(x.device)
+    rows = x.detach()[None].requires_grad_()
+
+    def step() -> Tensor:
+        rows.grad = None
+        out = module(rows)
+        (out.quantized.square().mean() + out.loss).backward()
+        return out.indices[0]
+
+    return step
+
+
+def _ours(name: str, build: Callable[[Tensor, Tensor], Call], **options: object) -> Provider:
+    return Provider(name, build, package="vqkernels", module="vqkernels", **options)  # type: ignore[arg-type]
+
+
+SEARCH = (
+    _ours("vqkernels", search()),
+    _ours("vqkernels avx512", search_at("avx512"), devices=("cpu",), full_only=True),
+    _ours("vqkernels avx2", search_at("avx2"), devices=("cpu",), full_only=True),
+    _ours("vqkernels portable", search_at("portable"), devices=("cpu",), full_only=True),
+    _ours("vqkernels triton", search("triton"), devices=("cuda",), full_only=True),
+    _ours("vqkernels reference", search("reference"), largest=1 << 20, full_only=True),
+)
+TRAINING = (_ours("vqkernels", training_step),)

@@ -1,0 +1,92 @@
+"""A training step, forward and backward with EMA: the class that models copy, and the library.
+
+Same codebook, decay, commitment weight and estimator as ours, x as (1, N, D).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from benchmarks.peers.provider import Call, Provider
+
+
+class HandWritten(nn.Module):
+    """The class that this library replaces: distances, argmin, one-hot, EMA, straight-through."""
+
+    codebook: Tensor
+    cluster_size: Tensor
+    embed_sum: Tensor
+
+    def __init__(self, codebook: Tensor) -> None:
+        super().__init__()
+        self.register_buffer("codebook", codebook.clone())
+        self.register_buffer("cluster_size", codebook.new_ones(len(codebook)))
+        self.register_buffer("embed_sum", codebook.clone())
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        k, d = self.codebook.shape
+        flat = x.reshape(-1, d)
+        distances = (
+            flat.square().sum(1, keepdim=True)
+            + self.codebook.square().sum(1)
+            - 2 * flat @ self.codebook.T
+        )
+        indices = distances.argmin(1)
+        one_hot = F.one_hot(indices, k).to(flat.dtype)
+        quantized = (one_hot @ self.codebook).view_as(x)
+        loss = 0.25 * F.mse_loss(x, quantized.detach())
+        with torch.no_grad():
+            self.cluster_size.mul_(0.99).add_(one_hot.sum(0), alpha=0.01)
+            self.embed_sum.mul_(0.99).add_(one_hot.T @ flat, alpha=0.01)
+            total = self.cluster_size.sum()
+            size = (self.cluster_size + 1e-5) / (total + k * 1e-5) * total
+            self.codebook.copy_(self.embed_sum / size[:, None])
+        return x + (quantized - x).detach(), indices.view(x.shape[:-1]), loss
+
+
+def hand_written(x: Tensor, codebook: Tensor) -> Call:
+    return _steps_of(HandWritten(codebook).to(x.device), x)
+
+
+def vector_quantize_pytorch(x: Tensor, codebook: Tensor) -> Call:
+    from vector_quantize_pytorch import VectorQuantize
+
+    k, d = codebook.shape
+    module = VectorQuantize(d, k, decay=0.99, commitment_weight=0.25, rotation_trick=False)
+    set_codebook(module, codebook)
+    return _steps_of(module.to(x.device), x)
+
+
+def set_codebook(module: Any, codebook: Tensor) -> None:
+    """Of a VectorQuantize, with the sums that its average starts from."""
+    module._codebook.embed.data.copy_(codebook[None])
+    module._codebook.embed_avg.data.copy_(codebook[None])
+
+
+def _steps_of(module: nn.Module, x: Tensor) -> Call:
+    """Modules that return (quantized, indices, loss)."""
+    rows = x.detach()[None].requires_grad_()
+
+    def step() -> Tensor:
+        rows.grad = None
+        quantized, indices, loss = module(rows)
+        (quantized.square().mean() + loss.sum()).backward()
+        return indices[0]
+
+    return step
+
+
+TRAINING = (
+    Provider("hand-written torch", hand_written, bytes_per_pair=16),
+    Provider(
+        "vector-quantize-pytorch",
+        vector_quantize_pytorch,
+        "vector-quantize-pytorch",
+        "vector_quantize_pytorch",
+        bytes_per_pair=24,
+    ),
+)

@@ -1,0 +1,118 @@
+"""The picture of README.md: every contender's time as a multiple of ours, with its quartiles."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from typing import Any, NamedTuple
+
+import speed_cases
+
+from benchmarks import peers, tables
+from benchmarks.machine import ROOT
+from benchmarks.peers import OURS
+
+PATH = ROOT / "docs" / "images" / "benchmarks.svg"
+_INK, _RULE = "#333333", "#dddddd"
+# Okabe and Ito's colours, which colour-blind readers tell apart; a shape each as well.
+_LOOKS = {
+    "torch N x K": ("#999999", "s"),
+    "torch.cdist": ("#56b4e9", "D"),
+    "torch chunked": ("#0072b2", "o"),
+    "torch.compile": ("#009e73", "^"),
+    "faiss IndexFlatL2": ("#d55e00", "o"),
+    "scikit-learn": ("#e69f00", "v"),
+    "hand-written torch": ("#999999", "s"),
+    "vector-quantize-pytorch": ("#cc79a7", "o"),
+}
+
+
+class Panel(NamedTuple):
+    title: str
+    cases: list[str]
+    points: dict[str, dict[str, list[float]]]  # contender -> case -> quartiles of times ours
+
+
+def panels() -> list[Panel]:
+    wanted = {
+        "nearest_code": [c.name for c in (*speed_cases.SEARCH, *speed_cases.FEW_ROWS)],
+        "training_step": [c.name for c in speed_cases.TRAINING],
+    }
+    made = []
+    for table, cases in wanted.items():
+        points: dict[str, dict[str, list[float]]] = {}
+        for row in tables.rows(table):
+            if row["case"] in cases and row.get("times_ours") and row["provider"] in _LOOKS:
+                points.setdefault(row["provider"], {})[row["case"]] = row["times_ours"]
+        shown = [case for case in cases if any(case in of for of in points.values())]
+        order = [p.name for p in peers.TABLES[table] if p.name in points]
+        title = table.replace("_", " ").capitalize()
+        made.append(Panel(title, shown, {name: points[name] for name in order}))
+    return [panel for panel in made if panel.cases]
+
+
+def stale() -> bool:
+    """Whether the picture shows other numbers than the rows; not how this version draws them."""
+    return not PATH.exists() or _digest() not in PATH.read_text()
+
+
+def draw() -> None:
+    import matplotlib
+
+    matplotlib.use("svg")
+    from matplotlib import pyplot as plt
+
+    style: dict[Any, Any] = {
+        "font.size": 9,
+        "text.color": _INK,
+        "axes.labelcolor": _INK,
+        "svg.hashsalt": "vqk",
+    }
+    shown = panels()
+    with plt.rc_context(style):
+        heights = [len(panel.cases) for panel in shown]
+        figure, axes = plt.subplots(
+            len(shown),
+            figsize=(8, 1.2 + 0.36 * sum(heights) + 0.5 * len(shown)),
+            sharex=True,
+            height_ratios=heights,
+            squeeze=False,
+            layout="constrained",
+        )
+        for axis, panel in zip(axes[:, 0], shown, strict=True):
+            _draw_panel(axis, panel)
+        axes[-1, 0].set_xlabel(f"times as long as {OURS}; median and quartiles, log scale")
+        metadata = {"Date": None, "Description": _digest()}
+        figure.savefig(PATH, facecolor="white", metadata=metadata)
+        plt.close(figure)
+
+
+def _draw_panel(axis: Any, panel: Panel) -> None:
+    from matplotlib.ticker import LogLocator, NullLocator
+
+    lines = {case: len(panel.cases) - 1 - i for i, case in enumerate(panel.cases)}
+    for name, of_case in panel.points.items():
+        colour, marker = _LOOKS[name]
+        low, middle, high = zip(*of_case.values(), strict=True)
+        y = [lines[case] for case in of_case]
+        axis.hlines(y, low, high, color=colour, linewidth=1.2, alpha=0.6)
+        axis.plot(
+            middle, y, marker, color=colour, label=name, markersize=7.5, markeredgecolor="white"
+        )
+    axis.axvline(1.0, color=_INK, linewidth=1.2)
+    axis.set_xscale("log")
+    axis.xaxis.set_minor_locator(NullLocator())
+    axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axis.xaxis.set_major_formatter(lambda value, _: f"{value:g}x")
+    axis.set_yticks(list(lines.values()), list(lines))
+    axis.set_ylim(-0.6, len(lines) - 0.4)
+    axis.set_title(f"{panel.title}: N, K, D", loc="left", fontsize=9, color=_INK)
+    axis.grid(axis="both", color=_RULE, linewidth=0.6)
+    axis.set_axisbelow(True)
+    axis.tick_params(length=0, colors=_INK, which="both")
+    axis.spines[:].set_visible(False)
+    axis.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
+
+
+def _digest() -> str:
+    return "rows " + hashlib.sha256(json.dumps(panels()).encode()).hexdigest()

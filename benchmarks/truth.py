@@ -1,0 +1,98 @@
+"""The nearest codes in float64, of every row, without any of our kernels.
+
+A float64 matrix product scores all pairs. A rigorous bound on its rounding says which codes of a
+row it cannot tell apart; those alone are evaluated as F is defined (see DESIGN.md).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+_PAIRS = 1 << 22  # per block: 32 MB of scores
+
+
+class Nearest(NamedTuple):
+    indices: Tensor  # (N,) int64, ties in F to the lowest index
+    scores: Tensor  # (N,) float64, F of that code
+
+
+class Wrong(NamedTuple):
+    """Rows of a contender.
+
+    Attributes:
+        rows: whose code is farther away than the nearest one.
+        ties: whose code is as near as the nearest one, but not the lowest index of those.
+    """
+
+    rows: int
+    ties: int
+
+
+Judge = Callable[[Tensor], Wrong]
+
+
+def judge(x: Tensor, codebook: Tensor) -> Judge:
+    """What counts the wrong rows of anyone's indices for x (N, D) and a codebook (K, D)."""
+    truth = nearest(x, codebook)
+    return lambda found: wrong(x, codebook, found, truth)
+
+
+def nearest(x: Tensor, codebook: Tensor) -> Nearest:
+    """The nearest codes of x (N, D) in a codebook (K, D), both finite and on the CPU."""
+    rows, codes = x.detach().double(), codebook.detach().double()
+    if not bool(rows.isfinite().all() and codes.isfinite().all()):
+        raise ValueError("x and codebook must be finite, got a value that is not")
+    distinct, original = _distinct(codes)
+    centre = distinct.mean(dim=0)
+    shifted = distinct - centre
+    half = shifted.square().sum(dim=1) / 2
+    reach = shifted.norm(dim=1).max()
+    indices = torch.empty(len(rows), dtype=torch.int64)
+    scores = torch.empty(len(rows), dtype=torch.float64)
+    for part in torch.arange(len(rows)).split(max(1, _PAIRS // len(distinct))):
+        block = rows[part]
+        away = block - centre
+        screen = torch.addmm(half, away, shifted.T, alpha=-1)
+        # Rounding of the shift, of the product and of the norms, and of the two values of F that
+        # the screen stands for, D + 8 operations each: four times what it can be.
+        slack = 4 * (block.shape[1] + 8) * 2.0**-52 * (away.norm(dim=1) + reach).square()
+        near = screen <= (screen.amin(dim=1) + slack)[:, None]
+        row, code = near.nonzero(as_tuple=True)
+        score = canonical(block[row], distinct[code])
+        best = torch.full((len(block),), torch.inf, dtype=torch.float64)
+        best = best.scatter_reduce(0, row, score, "amin")
+        chosen = torch.where(score == best[row], original[code], len(codes))
+        indices[part] = torch.full((len(block),), len(codes)).scatter_reduce(
+            0, row, chosen, "amin"
+        )
+        scores[part] = best
+    return Nearest(indices, scores)
+
+
+def canonical(rows: Tensor, codes: Tensor) -> Tensor:
+    """F of each row of ``rows`` with that row of ``codes``: i ascending, no fused operation."""
+    total = torch.zeros(len(rows), dtype=torch.float64)
+    for i in range(rows.shape[1]):
+        difference = rows[:, i].double() - codes[:, i].double()
+        total = total + difference * difference
+    return total
+
+
+def wrong(x: Tensor, codebook: Tensor, found: Tensor, truth: Nearest) -> Wrong:
+    """Compares a contender's indices with ``nearest(x, codebook)``."""
+    found = found.detach().cpu().long().reshape(-1)
+    other = (found != truth.indices).nonzero()[:, 0]
+    score = canonical(x.detach()[other], codebook.detach()[found[other]])
+    farther = int((score > truth.scores[other]).sum())
+    return Wrong(farther, len(other) - farther)
+
+
+def _distinct(codes: Tensor) -> tuple[Tensor, Tensor]:
+    """The codes without repetitions, and the lowest index of each."""
+    distinct, which = codes.unique(dim=0, return_inverse=True)
+    lowest = torch.full((len(distinct),), len(codes))
+    return distinct, lowest.scatter_reduce(0, which, torch.arange(len(codes)), "amin")

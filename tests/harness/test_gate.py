@@ -1,0 +1,57 @@
+"""No speed is shown on red."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from benchmarks import gate, peers
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.mark.parametrize(("status", "expected"), [(0, True), (1, False), (2, False), (5, False)])
+def test_only_a_green_run_passes(status: int, expected: bool) -> None:
+    def run(command: list[str], **options: Any) -> SimpleNamespace:
+        return SimpleNamespace(returncode=status)
+
+    assert gate.passes(["nearest_code"], run) is expected
+
+
+def test_every_table_has_tests_and_they_exist() -> None:
+    assert gate.TESTS.keys() == peers.TABLES.keys()
+    for tests in gate.TESTS.values():
+        for test in tests:
+            path, _, name = test.partition("::")
+            assert f"def {name}" in (ROOT / path).read_text()
+
+
+def test_a_red_gate_ends_the_run_before_anything_is_measured(tmp_path: Path) -> None:
+    red = tmp_path / "test_red.py"
+    red.write_text("def test_red():\n    assert False\n")
+    plugin = tmp_path / "red_gate.py"
+    plugin.write_text(
+        "from benchmarks import gate\n"
+        f"gate.TESTS = dict.fromkeys(gate.TESTS, ({str(red)!r},))\n"
+        "gate._FLOAT32 = ''\n"
+    )
+    path = os.pathsep.join([str(tmp_path), os.environ.get("PYTHONPATH", "")])
+    command = [sys.executable, "-m", "pytest", "-p", "no:xdist", "-p", "red_gate", "benchmarks"]
+    done = subprocess.run(
+        [*command, "-k", "64 and vqkernels", f"--results={tmp_path / 'results'}"],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1, done.stdout + done.stderr
+    assert "no benchmark is run" in done.stdout
+    assert "times ours" not in done.stdout
+    assert not (tmp_path / "results").exists()

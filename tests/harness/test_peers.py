@@ -1,0 +1,42 @@
+"""Every contender does the job that it is timed for."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from speed_cases import SpeedCase
+
+from benchmarks import peers, truth
+from benchmarks.peers import OURS, Provider
+
+_CASES = [("nearest_code", SpeedCase(300, 40, 6)), ("training_step", SpeedCase(300, 40, 6))]
+_CPU = torch.device("cpu")
+_SLOW_TO_START = ("torch.compile",)  # a compiler run; its block is that of "torch chunked"
+
+
+@pytest.mark.parametrize(
+    ("table", "case", "provider"),
+    [
+        pytest.param(table, case, provider, id=f"{table}: {case.name}: {provider.name}")
+        for table, case in _CASES
+        for provider in peers.TABLES[table]
+        if provider.name not in _SLOW_TO_START
+    ],
+)
+def test_indices_are_the_nearest_codes(table: str, case: SpeedCase, provider: Provider) -> None:
+    reason = provider.refusal(case.n, case.k, _CPU)
+    if reason is not None:
+        pytest.skip(reason)
+    x, codebook = case.make()
+    try:
+        call = provider.build(x, codebook.clone(), **provider.settings(x, codebook))
+    except peers.UnavailableError as error:
+        pytest.skip(str(error))
+    assert truth.judge(x, codebook)(call()).rows == 0
+
+
+@pytest.mark.parametrize("table", peers.TABLES)
+def test_ours_is_the_first_of_every_table_and_names_are_unique(table: str) -> None:
+    names = [provider.name for provider in peers.TABLES[table]]
+    assert names[0] == OURS
+    assert len(set(names)) == len(names)

@@ -1,0 +1,46 @@
+"""The oracle of the benchmarks against the one of the tests, which evaluates every pair."""
+
+from __future__ import annotations
+
+import cases
+import oracle
+import pytest
+import torch
+
+from benchmarks import truth
+
+_FINITE = [name for name in cases.SEARCH if "finite" not in name and name != "largest floats"]
+
+
+@pytest.mark.parametrize("name", _FINITE)
+@pytest.mark.parametrize("pairs", [1000, 1 << 22])
+def test_equals_the_oracle_in_blocks_of_any_size(
+    name: str, pairs: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(truth, "_PAIRS", pairs)
+    x, codebook = cases.search(name)
+    indices, distances = map(torch.from_numpy, oracle.on_case(name, torch.float32, "l2"))
+    found = truth.nearest(x, codebook)
+    assert torch.equal(found.indices, indices)
+    assert torch.equal(found.scores.float(), distances)
+
+
+def test_a_farther_code_is_wrong_and_an_equal_one_is_another_tie() -> None:
+    x = torch.zeros(4, 1)
+    codebook = torch.tensor([[1.0], [-1.0], [1.0], [2.0]])
+    nearest = truth.nearest(x, codebook)
+    assert nearest.indices.tolist() == [0, 0, 0, 0]
+    assert truth.wrong(x, codebook, torch.tensor([0, 1, 2, 3]), nearest) == (1, 2)
+
+
+def test_one_unit_in_the_last_place_of_float32_is_seen() -> None:
+    near = torch.tensor([[1000.0]])
+    codebook = torch.cat([near.nextafter(torch.tensor([[2000.0]])), near])
+    nearest = truth.nearest(near, codebook)
+    assert nearest.indices.tolist() == [1]
+    assert truth.wrong(near, codebook, torch.tensor([0]), nearest) == (1, 0)
+
+
+def test_values_that_are_not_finite_are_refused() -> None:
+    with pytest.raises(ValueError, match="must be finite"):
+        truth.nearest(torch.tensor([[torch.nan]]), torch.zeros(1, 1))

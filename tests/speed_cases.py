@@ -1,0 +1,72 @@
+"""The sizes at which speed is measured, of the data that ``cases.DATA`` makes.
+
+Cases with one ``group`` are measured interleaved with one another, because they are compared with
+one another; the others are groups of their own. ``short`` ones run in ``make bench``.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import cases
+from torch import Tensor
+
+
+class SpeedCase(NamedTuple):
+    """N rows, K codes, D channels; float32."""
+
+    n: int
+    k: int
+    d: int
+    data: str = "Gaussian"
+    group: str = ""
+    short: bool = False
+
+    @property
+    def name(self) -> str:
+        sizes = f"{self.n}, {self.k}, {self.d}"
+        return sizes if self.data == "Gaussian" else f"{sizes}, {self.data}"
+
+    @property
+    def together(self) -> str:
+        """Cases of which this is the same are measured interleaved."""
+        return self.group or self.name
+
+    @property
+    def operations(self) -> int:
+        """Of the search by brute force; a multiply-add is two."""
+        return 2 * self.n * self.k * self.d
+
+    def make(self) -> tuple[Tensor, Tensor]:
+        """x (N, D) and the codebook (K, D)."""
+        return cases.DATA[self.data](self.n, self.k, self.d)
+
+
+SEARCH = (
+    SpeedCase(65536, 1024, 64, short=True),
+    SpeedCase(16384, 8192, 256),
+    SpeedCase(16384, 8192, 64, short=True),
+    SpeedCase(65536, 16384, 8),
+    SpeedCase(32768, 65536, 32),
+    SpeedCase(262144, 512, 8, short=True),
+    SpeedCase(12000, 4096, 8, "photo patches", short=True),
+)
+
+# A call is short here, and what Python adds to it shows.
+FEW_ROWS = tuple(SpeedCase(n, 1024, 64, short=n == 256) for n in (64, 256, 1024))
+
+# The same size throughout, so that only the numbers differ.
+HARD_DATA = tuple(
+    SpeedCase(16384, 1024, 64, data, "data", short=data in ("Gaussian", "all equal"))
+    for data in cases.DATA
+)
+
+# Time per pair must not depend on K.
+MORE_CODES = tuple(SpeedCase(8192, 4**i, 32, group="codes") for i in range(5, 10))
+
+TRAINING = (
+    SpeedCase(65536, 1024, 64, short=True),
+    SpeedCase(16384, 8192, 256),
+    SpeedCase(16384, 8192, 64),
+    SpeedCase(16384, 16384, 8),
+)
