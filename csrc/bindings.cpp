@@ -1,11 +1,8 @@
-#include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
-#include <limits>
-#include <stdexcept>
-#include <string>
 #include <vector>
 
+#include "bindings/arguments.h"
 #include "vqk/advance.h"
 #include "vqk/code_sums.h"
 #include "vqk/isa.h"
@@ -17,21 +14,10 @@
 #include "vqk/vq_backward.h"
 #include "vqk/vq_forward.h"
 
-namespace py = pybind11;
-
 namespace {
 
 using vqk::Rows;
-
-template <class T>
-T* pointer(uintptr_t address) {
-  return reinterpret_cast<T*>(address);
-}
-
-[[noreturn]] void refuse(const std::string& argument, const std::string& contract,
-                         const std::string& value) {
-  throw std::invalid_argument(argument + " must " + contract + ", got " + value);
-}
+using namespace vqk::bindings;
 
 vqk::Dtype parse_dtype(const std::string& name) {
   if (name == "float32") return vqk::Dtype::float32;
@@ -54,47 +40,6 @@ vqk::Metric parse_metric(int metric) {
   if (metric != 0 && metric != 1)
     refuse("metric", "be 0 (l2) or 1 (cosine)", std::to_string(metric));
   return vqk::Metric(metric);
-}
-
-vqk::Estimator parse_estimator(int estimator) {
-  if (estimator != 0 && estimator != 1)
-    refuse("estimator", "be 0 (straight-through) or 1 (rotation)", std::to_string(estimator));
-  return vqk::Estimator(estimator);
-}
-
-// Codes are numbered in 32 bits inside.
-int64_t check_codes(int64_t num_codes) {
-  if (num_codes < 1 || num_codes > std::numeric_limits<int32_t>::max())
-    refuse("num_codes", "be in [1, 2147483647]", std::to_string(num_codes));
-  return num_codes;
-}
-
-int check_threads(int threads) {
-  if (threads < 1) refuse("threads", "be positive", std::to_string(threads));
-  return threads;
-}
-
-const char* name_of(vqk::Dtype dtype) {
-  switch (dtype) {
-    case vqk::Dtype::float32:
-      return "float32";
-    case vqk::Dtype::float16:
-      return "float16";
-    case vqk::Dtype::bfloat16:
-      return "bfloat16";
-  }
-  return "unknown";
-}
-
-const Rows& check_rows(const std::string& name, const Rows& rows, const Rows& x, vqk::Dtype dtype) {
-  const auto shape = [](const Rows& r) {
-    return "(" + std::to_string(r.count) + ", " + std::to_string(r.dim) + ")";
-  };
-  if (rows.count != x.count || rows.dim != x.dim)
-    refuse(name, "have x's shape " + shape(x), shape(rows));
-  if (rows.dtype != dtype)
-    throw py::type_error(name + " must be " + name_of(dtype) + ", got " + name_of(rows.dtype));
-  return rows;
 }
 
 void nearest_code(const Rows& x, uintptr_t codebook, int64_t num_codes, int metric,
@@ -293,6 +238,8 @@ PYBIND11_MODULE(_native, m) {
         py::arg("pending_steps"), py::arg("clock"), py::arg("num_codes"), py::arg("dim"),
         py::arg("num_candidates"), py::arg("decay"), py::arg("epsilon"), py::arg("steps_due"),
         py::arg("unit"), py::arg("threshold"), py::arg("revive_every"), py::arg("threads"));
+
+  vqk::bindings::define_residual(m);
 
   m.def("isa", &vqk::isa);
   m.def("isa_levels", &isa_levels);

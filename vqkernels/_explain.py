@@ -7,7 +7,15 @@ from torch import Tensor
 from vqkernels import _checks
 from vqkernels.ops import dispatch
 
-_EXPLAINED = ("nearest_code", "vq_forward", "vq_backward", "lookup", "code_sums")
+_EXPLAINED = (
+    "nearest_code",
+    "vq_forward",
+    "vq_backward",
+    "residual",
+    "residual_backward",
+    "lookup",
+    "code_sums",
+)
 
 
 class Explanation:

@@ -94,5 +94,7 @@ void vq_backward(const VqBackward& args) { run(&Kernels::vq_backward, args); }
 void normalize_codes(const NormalizeCodes& args) { run(&Kernels::normalize_codes, args); }
 void observe(const Observe& args) { run(&Kernels::observe, args); }
 void advance(const Advance& args) { run(&Kernels::advance, args); }
+void residual(const Residual& args) { run(&Kernels::residual, args); }
+void residual_backward(const ResidualBackward& args) { run(&Kernels::residual_backward, args); }
 
 }  // namespace vqk

@@ -2,7 +2,7 @@
 
 namespace vqk::VQK_LEVEL {
 
-const Kernels kernels = {nearest_code, lookup,          code_sums, vq_forward,
-                         vq_backward,  normalize_codes, observe,   advance};
+const Kernels kernels = {nearest_code,    lookup,  code_sums, vq_forward, vq_backward,
+                         normalize_codes, observe, advance,   residual,   residual_backward};
 
 }  // namespace vqk::VQK_LEVEL

@@ -6,6 +6,8 @@
 #include "vqk/nearest_code.h"
 #include "vqk/normalize_codes.h"
 #include "vqk/observe.h"
+#include "vqk/residual.h"
+#include "vqk/residual_backward.h"
 #include "vqk/vq_backward.h"
 #include "vqk/vq_forward.h"
 
@@ -21,6 +23,8 @@ struct Kernels {
   void (*normalize_codes)(const NormalizeCodes&);
   void (*observe)(const Observe&);
   void (*advance)(const Advance&);
+  void (*residual)(const Residual&);
+  void (*residual_backward)(const ResidualBackward&);
 };
 
 namespace portable {
@@ -43,6 +47,8 @@ void vq_backward(const VqBackward& args);
 void normalize_codes(const NormalizeCodes& args);
 void observe(const Observe& args);
 void advance(const Advance& args);
+void residual(const Residual& args);
+void residual_backward(const ResidualBackward& args);
 }  // namespace VQK_LEVEL
 #endif
 

@@ -13,6 +13,9 @@ from vqkernels.ops.lookup import Lookup, lookup, lookup_backward
 from vqkernels.ops.nearest_code import nearest_code
 from vqkernels.ops.normalize_codes import NormalizeCodes, normalize_codes
 from vqkernels.ops.observe import observe_
+from vqkernels.ops.residual import residual
+from vqkernels.ops.residual_backward import residual_backward
+from vqkernels.ops.residual_quantize import ResidualQuantize
 from vqkernels.ops.sample_rows import sample_rows
 from vqkernels.ops.vector_quantize import VectorQuantize
 from vqkernels.ops.vq_backward import vq_backward
@@ -21,6 +24,7 @@ from vqkernels.ops.vq_forward import vq_forward
 __all__ = [
     "Lookup",
     "NormalizeCodes",
+    "ResidualQuantize",
     "VectorQuantize",
     "advance_",
     "code_sums",
@@ -34,6 +38,8 @@ __all__ = [
     "normalize_codes",
     "observe_",
     "on_initialised",
+    "residual",
+    "residual_backward",
     "sample_rows",
     "vq_backward",
     "vq_forward",

@@ -1,0 +1,163 @@
+#include "vqk/residual.h"
+
+#include "kernels.h"
+#include "masked_rows.h"
+#include "memory.h"
+#include "parallel.h"
+#include "residual_sums.h"
+#include "row_tiles.h"
+#include "search.h"
+#include "squared_error.h"
+
+namespace vqk::VQK_LEVEL {
+namespace {
+
+// The search of every level; one alone when they share their codes.
+class Searches {
+ public:
+  explicit Searches(const Residual& args)
+      : count_(0), searches_(args.shared ? 1 : args.levels), block_rows_(0), scratch_floats_(0) {
+    const int64_t wanted = args.shared ? 1 : args.levels;
+    for (; count_ < wanted; ++count_) {
+      const Search* search =
+          new Search(args.codebooks + count_ * args.num_codes * args.x.dim, args.num_codes,
+                     args.x.dim, Metric::l2, args.x.count, args.threads);
+      searches_[count_] = search;
+      const int64_t rows = search->block_rows(), floats = search->scratch_floats();
+      if (count_ == 0 || rows < block_rows_) block_rows_ = rows;
+      if (floats > scratch_floats_) scratch_floats_ = floats;
+    }
+  }
+  ~Searches() {
+    for (int64_t i = 0; i < count_; ++i) delete searches_[i];
+  }
+  Searches(const Searches&) = delete;
+  Searches& operator=(const Searches&) = delete;
+
+  const Search& at(int64_t level) const { return *searches_[count_ == 1 ? 0 : level]; }
+  // What all levels can take.
+  int64_t block_rows() const { return block_rows_; }
+  int64_t scratch_floats() const { return scratch_floats_; }
+
+ private:
+  int64_t count_;
+  Buffer<const Search*> searches_;
+  int64_t block_rows_, scratch_floats_;
+};
+
+// One worker's memory.
+struct Workspace {
+  float* scratch;      // for Search::assign
+  float* tile;         // (block, padded(D)) the residuals of the unmasked rows, packed to the front
+  float* quantized;    // (block, padded(D))
+  float* remainder;    // (block, padded(D))
+  float* code;         // (padded(D),)
+  int64_t* indices;    // (block,) of the unmasked rows
+  int64_t* positions;  // (block,) where in the block each unmasked row stands
+  uint8_t* finite;     // (block,)
+};
+
+int64_t workspace_floats(const Searches& searches, int64_t dim) {
+  const int64_t block = searches.block_rows();
+  return searches.scratch_floats() + ((3 * block + 1) * padded(dim) + 5 * block + 15) / 16 * 16;
+}
+
+Workspace lay_out(const Searches& searches, int64_t dim, float* memory) {
+  const int64_t block = searches.block_rows(), tile = block * padded(dim);
+  Workspace w;
+  w.scratch = memory;
+  w.tile = memory + searches.scratch_floats();
+  w.quantized = w.tile + tile;
+  w.remainder = w.quantized + tile;
+  w.code = w.remainder + tile;
+  w.indices = reinterpret_cast<int64_t*>(w.code + padded(dim));
+  w.positions = w.indices + block;
+  w.finite = reinterpret_cast<uint8_t*>(w.positions + block);
+  return w;
+}
+
+void copy(const float* from, float* to, int64_t count) {
+  for (int64_t i = 0; i < count; ++i) to[i] = from[i];
+}
+
+void fill(float value, float* to, int64_t count) {
+  for (int64_t i = 0; i < count; ++i) to[i] = value;
+}
+
+// r - c in place; adds c to the quantized row and r - c to the remainder.
+void subtract_code(const float* code, int64_t width, float* residual, float* quantized,
+                   float* remainder) {
+  for (int64_t i = 0; i < width; ++i) {
+    residual[i] -= code[i];
+    quantized[i] += code[i];
+    remainder[i] += residual[i];
+  }
+}
+
+void process_level(const Residual& args, const Search& search, int64_t level, int64_t first,
+                   int64_t kept, const LevelRows& rows, const Workspace& w) {
+  const int64_t dim = args.x.dim, width = padded(dim), num_rows = args.x.count;
+  const float* codes = args.codebooks + (args.shared ? 0 : level * args.num_codes * dim);
+  search.assign(w.tile, kept, w.scratch, w.indices, nullptr, w.finite);
+  for (int64_t r = 0; r < kept; ++r) {
+    const int64_t row = first + w.positions[r], at = w.positions[r] * width;
+    const float* code = codes + w.indices[r] * dim;
+    for (int64_t i = 0; i < dim; ++i) w.code[i] = w.finite[r] ? code[i] : __builtin_nanf("");
+    args.indices[row * args.levels + level] = w.indices[r];
+    if (w.finite[r]) rows.levels[row] = int32_t(level + 1);
+    rows.errors[level * num_rows + row] = squared_error(w.tile + r * width, w.code, 1.0, width);
+    subtract_code(w.code, width, w.tile + r * width, w.quantized + at, w.remainder + at);
+  }
+}
+
+void process_block(const Residual& args, const Searches& searches, int64_t first, int64_t count,
+                   const LevelRows& rows, const Workspace& w) {
+  const int64_t dim = args.x.dim, width = padded(dim);
+  load_rows(args.x, first, count, w.tile);
+  if (rows.residuals != nullptr) copy(w.tile, rows.residuals + first * width, count * width);
+  fill(-0.0f, w.quantized, count * width);  // -0 + c has the bits of c
+  fill(-0.0f, w.remainder, count * width);
+  const uint8_t* mask = args.mask == nullptr ? nullptr : args.mask + first;
+  const int64_t kept = separate_masked(mask, count, width, w.tile, w.quantized, w.positions);
+  for (int64_t r = 0; r < count; ++r) {
+    rows.levels[first + r] = 0;
+    if (mask == nullptr || mask[r] != 0) continue;
+    fill(0.0f, w.remainder + r * width, width);
+    for (int64_t level = 0; level < args.levels; ++level) {
+      args.indices[(first + r) * args.levels + level] = -1;
+      rows.errors[level * args.x.count + first + r] = 0.0;
+    }
+  }
+  fill(0.0f, w.code + dim, width - dim);
+  for (int64_t level = 0; level < args.levels; ++level)
+    process_level(args, searches.at(level), level, first, kept, rows, w);
+  store_rows(args.quantized, first, count, w.quantized);
+  if (args.remainder != nullptr) store_rows(*args.remainder, first, count, w.remainder);
+}
+
+}  // namespace
+
+void residual(const Residual& args) {
+  const int64_t dim = args.x.dim, num_rows = args.x.count;
+  const bool sum = args.sums != nullptr || args.code_remainders != nullptr;
+  const Buffer<float> residuals(sum ? num_rows * padded(dim) : 0);
+  const Buffer<int32_t> levels(num_rows);
+  const Buffer<double> errors(args.levels * num_rows);
+  const LevelRows rows{levels.data(), errors.data(), sum ? residuals.data() : nullptr};
+  if (num_rows > 0) {
+    const Searches searches(args);
+    const int64_t block = searches.block_rows(), floats = workspace_floats(searches, dim);
+    const Buffer<float> memory(args.threads * floats);
+    parallel_for((num_rows + block - 1) / block, args.threads, [&](int64_t b, int worker) {
+      const int64_t first = b * block;
+      const int64_t count = num_rows - first < block ? num_rows - first : block;
+      process_block(args, searches, first, count, rows,
+                    lay_out(searches, dim, memory.data() + worker * floats));
+    });
+  }
+  for (int64_t level = 0; level < args.levels; ++level)
+    args.mse[level] = mean_error(errors.data() + level * num_rows, args.mask, num_rows, dim);
+  residual_sums(args, rows);
+}
+
+}  // namespace vqk::VQK_LEVEL
