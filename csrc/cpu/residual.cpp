@@ -1,13 +1,14 @@
 #include "vqk/residual.h"
 
+#include "double8.h"
 #include "kernels.h"
 #include "masked_rows.h"
+#include "mean_error.h"
 #include "memory.h"
 #include "parallel.h"
 #include "residual_sums.h"
 #include "row_tiles.h"
 #include "search.h"
-#include "squared_error.h"
 
 namespace vqk::VQK_LEVEL {
 namespace {
@@ -51,7 +52,7 @@ struct Workspace {
   float* tile;         // (block, padded(D)) the residuals of the unmasked rows, packed to the front
   float* quantized;    // (block, padded(D))
   float* remainder;    // (block, padded(D))
-  float* code;         // (padded(D),)
+  float* code;         // (padded(D),) of one row
   int64_t* indices;    // (block,) of the unmasked rows
   int64_t* positions;  // (block,) where in the block each unmasked row stands
   uint8_t* finite;     // (block,)
@@ -84,29 +85,47 @@ void fill(float value, float* to, int64_t count) {
   for (int64_t i = 0; i < count; ++i) to[i] = value;
 }
 
-// r - c in place; adds c to the quantized row and r - c to the remainder.
-void subtract_code(const float* code, int64_t width, float* residual, float* quantized,
-                   float* remainder) {
+// Takes a row from one level to the next and returns |r - c|^2. Everything is (padded(D),). Eight
+// lanes, combined in a fixed order.
+double subtract_code(const float* code, int64_t width, float* __restrict residual,
+                     float* __restrict quantized, float* __restrict remainder) {
+  Double8 sum{};
+  for (int64_t i = 0; i < width; i += 8) {
+    const Double8 difference = widen(residual + i) - widen(code + i);
+    sum = sum + difference * difference;
+  }
   for (int64_t i = 0; i < width; ++i) {
     residual[i] -= code[i];
     quantized[i] += code[i];
     remainder[i] += residual[i];
   }
+  return sum_lanes(sum);
 }
 
 void process_level(const Residual& args, const Search& search, int64_t level, int64_t first,
                    int64_t kept, const LevelRows& rows, const Workspace& w) {
-  const int64_t dim = args.x.dim, width = padded(dim), num_rows = args.x.count;
+  const int64_t dim = args.x.dim, width = padded(dim);
   const float* codes = args.codebooks + (args.shared ? 0 : level * args.num_codes * dim);
   search.assign(w.tile, kept, w.scratch, w.indices, nullptr, w.finite);
   for (int64_t r = 0; r < kept; ++r) {
     const int64_t row = first + w.positions[r], at = w.positions[r] * width;
-    const float* code = codes + w.indices[r] * dim;
-    for (int64_t i = 0; i < dim; ++i) w.code[i] = w.finite[r] ? code[i] : __builtin_nanf("");
+    const bool finite = w.finite[r] != 0;
     args.indices[row * args.levels + level] = w.indices[r];
-    if (w.finite[r]) rows.levels[row] = int32_t(level + 1);
-    rows.errors[level * num_rows + row] = squared_error(w.tile + r * width, w.code, 1.0, width);
-    subtract_code(w.code, width, w.tile + r * width, w.quantized + at, w.remainder + at);
+    if (finite) rows.levels[row] = int32_t(level + 1);
+    if (finite)
+      copy(codes + w.indices[r] * dim, w.code, dim);
+    else
+      fill(__builtin_nanf(""), w.code, dim);
+    rows.errors[level * rows.errors_stride + row] =
+        subtract_code(w.code, width, w.tile + r * width, w.quantized + at, w.remainder + at);
+  }
+}
+
+void leave_masked_out(const Residual& args, int64_t row, float* remainder, const LevelRows& rows) {
+  fill(0.0f, remainder, padded(args.x.dim));
+  for (int64_t level = 0; level < args.levels; ++level) {
+    args.indices[row * args.levels + level] = -1;
+    rows.errors[level * rows.errors_stride + row] = 0.0;
   }
 }
 
@@ -117,18 +136,17 @@ void process_block(const Residual& args, const Searches& searches, int64_t first
   if (rows.residuals != nullptr) copy(w.tile, rows.residuals + first * width, count * width);
   fill(-0.0f, w.quantized, count * width);  // -0 + c has the bits of c
   fill(-0.0f, w.remainder, count * width);
-  const uint8_t* mask = args.mask == nullptr ? nullptr : args.mask + first;
-  const int64_t kept = separate_masked(mask, count, width, w.tile, w.quantized, w.positions);
-  for (int64_t r = 0; r < count; ++r) {
-    rows.levels[first + r] = 0;
-    if (mask == nullptr || mask[r] != 0) continue;
-    fill(0.0f, w.remainder + r * width, width);
-    for (int64_t level = 0; level < args.levels; ++level) {
-      args.indices[(first + r) * args.levels + level] = -1;
-      rows.errors[level * args.x.count + first + r] = 0.0;
-    }
-  }
   fill(0.0f, w.code + dim, width - dim);
+  for (int64_t r = 0; r < count; ++r) rows.levels[first + r] = 0;
+  int64_t kept = count;
+  if (args.mask != nullptr) {
+    kept = separate_masked(args.mask + first, count, width, w.tile, w.quantized, w.positions);
+    for (int64_t r = 0; r < count; ++r)
+      if (args.mask[first + r] == 0)
+        leave_masked_out(args, first + r, w.remainder + r * width, rows);
+  } else {
+    for (int64_t r = 0; r < count; ++r) w.positions[r] = r;
+  }
   for (int64_t level = 0; level < args.levels; ++level)
     process_level(args, searches.at(level), level, first, kept, rows, w);
   store_rows(args.quantized, first, count, w.quantized);
@@ -142,8 +160,9 @@ void residual(const Residual& args) {
   const bool sum = args.sums != nullptr || args.code_remainders != nullptr;
   const Buffer<float> residuals(sum ? num_rows * padded(dim) : 0);
   const Buffer<int32_t> levels(num_rows);
-  const Buffer<double> errors(args.levels * num_rows);
-  const LevelRows rows{levels.data(), errors.data(), sum ? residuals.data() : nullptr};
+  const int64_t stride = (num_rows + 7) / 8 * 8;
+  const Buffer<double> errors(args.levels * stride);
+  const LevelRows rows{levels.data(), errors.data(), stride, sum ? residuals.data() : nullptr};
   if (num_rows > 0) {
     const Searches searches(args);
     const int64_t block = searches.block_rows(), floats = workspace_floats(searches, dim);
@@ -156,7 +175,7 @@ void residual(const Residual& args) {
     });
   }
   for (int64_t level = 0; level < args.levels; ++level)
-    args.mse[level] = mean_error(errors.data() + level * num_rows, args.mask, num_rows, dim);
+    args.mse[level] = mean_error(errors.data() + level * stride, args.mask, num_rows, dim);
   residual_sums(args, rows);
 }
 

@@ -8,8 +8,9 @@ namespace vqk::VQK_LEVEL {
 
 // What the assignment of all levels leaves for their statistics.
 struct LevelRows {
-  int32_t* levels;   // (N,) levels at which the row is finite, from 0 on; 0 when masked
-  double* errors;    // (L, N) |r_l - c_l|^2, 0 when masked
+  int32_t* levels;  // (N,) levels at which the row is finite, from 0 on; 0 when masked
+  double* errors;   // (L, errors_stride) |r_l - c_l|^2, 0 when masked
+  int64_t errors_stride;
   float* residuals;  // (N, padded(D)) holds x, becomes r_L; null when there is nothing to sum
 };
 
