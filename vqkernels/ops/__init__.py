@@ -16,6 +16,7 @@ from vqkernels.ops.observe import observe_
 from vqkernels.ops.residual import residual
 from vqkernels.ops.residual_backward import residual_backward
 from vqkernels.ops.residual_quantize import ResidualQuantize
+from vqkernels.ops.sample_residuals import sample_residuals
 from vqkernels.ops.sample_rows import sample_rows
 from vqkernels.ops.vector_quantize import VectorQuantize
 from vqkernels.ops.vq_backward import vq_backward
@@ -40,6 +41,7 @@ __all__ = [
     "on_initialised",
     "residual",
     "residual_backward",
+    "sample_residuals",
     "sample_rows",
     "vq_backward",
     "vq_forward",
