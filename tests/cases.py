@@ -305,6 +305,12 @@ def batch(d: int = 6, k: int = 11, seed: int = 20) -> tuple[Tensor, Tensor]:
     return gaussian(24, k, d, seed)
 
 
+def codebooks(codebook: Tensor, levels: int) -> Tensor:
+    """(L, K, D): the codebook at the scale at which residuals shrink, level by level."""
+    orders = [torch.randperm(len(codebook), generator=generator(level)) for level in range(levels)]
+    return torch.stack([codebook[order] * 0.5**level for level, order in enumerate(orders)])
+
+
 class SpeedCase(NamedTuple):
     """A size at which speed is measured; correctness has its own, smaller sizes."""
 

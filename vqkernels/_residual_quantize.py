@@ -128,23 +128,41 @@ def _stack(codebooks: Tensor | Sequence[Tensor], levels: int | None) -> tuple[Te
     if levels is not None:
         _checks.integer_at_least("levels", levels, 1)
     if isinstance(codebooks, Tensor) and codebooks.ndim == 2:
+        _checks.codebook(codebooks, "codebooks")
         if levels is None:
             raise ValueError("levels must be given with one codebook for all of them, got None")
-        _checks.codebook(codebooks, "codebooks")
         return codebooks[None], int(levels)
-    books = tuple(codebooks)
-    if not books:
+    stacked = _checked(codebooks)
+    if levels is not None and levels != len(stacked):
+        raise ValueError(f"levels must be {len(stacked)}, one per codebook, got {levels}")
+    return stacked, len(stacked)
+
+
+def _checked(codebooks: Tensor | Sequence[Tensor]) -> Tensor:
+    """One codebook per level, as (L, K, D)."""
+    if isinstance(codebooks, Tensor):
+        _checks.floating("codebooks", codebooks)
+        if codebooks.ndim != 3:
+            raise ValueError(
+                "codebooks must have shape (L, K, D), or (K, D) with levels, "
+                f"got {tuple(codebooks.shape)}"
+            )
+    elif not isinstance(codebooks, Sequence):
+        kind = type(codebooks).__name__
+        raise TypeError(f"codebooks must be a tensor or a sequence of tensors, got {kind}")
+    if not len(codebooks):
         raise ValueError("codebooks must hold at least 1 codebook, got none")
-    for level, book in enumerate(books):
+    if isinstance(codebooks, Tensor):
+        _checks.codebook(codebooks[0], "codebooks[0]")
+        return codebooks
+    first = codebooks[0]
+    for level, book in enumerate(codebooks):
         name = f"codebooks[{level}]"
         _checks.codebook(book, name)
-        _checks.shaped(name, book, tuple(books[0].shape))
-        _checks.same_device(name, book, "codebooks[0]", books[0])
-        if book.dtype != books[0].dtype:
+        _checks.shaped(name, book, tuple(first.shape))
+        _checks.same_device(name, book, "codebooks[0]", first)
+        if book.dtype != first.dtype:
             raise TypeError(
-                f"{name} must have the dtype of codebooks[0] ({books[0].dtype}), got {book.dtype}"
+                f"{name} must have the dtype of codebooks[0] ({first.dtype}), got {book.dtype}"
             )
-    if levels not in (None, len(books)):
-        raise ValueError(f"levels must be {len(books)}, one per codebook, got {levels}")
-    stacked = codebooks if isinstance(codebooks, Tensor) else torch.stack(books)
-    return stacked, len(books)
+    return torch.stack(tuple(codebooks))

@@ -197,7 +197,7 @@ class ResidualVQ(nn.Module):
         for number, level in enumerate(modules):
             level._store(
                 counts[number],
-                sums[number] if len(sums) else sums,
+                sums[number] if len(sums) else None,
                 None if rows is None else rows[number],
                 found,
             )

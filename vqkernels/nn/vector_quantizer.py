@@ -284,7 +284,7 @@ class VectorQuantizer(FullPrecision):
 
     @torch.no_grad()
     def _store(
-        self, counts: Tensor, sums: Tensor, rows: Tensor | None, found: Tensor | None
+        self, counts: Tensor, sums: Tensor | None, rows: Tensor | None, found: Tensor | None
     ) -> None:
         """Keeps the statistics and the candidates for revival of one training forward."""
         if self.pending_counts is None:
