@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import io
+import itertools
 import re
 from collections.abc import Callable
 from typing import Any
@@ -80,15 +81,17 @@ def test_training_equals_single_quantizers_on_successive_residuals(
         quantized, indices, loss = chain(x, mask)
         assert torch.equal(out.indices, indices)
         assert torch.equal(out.quantized, quantized)
-        assert abs(float(out.loss - loss)) <= LEVELS * eps * float(loss)
+        assert (out.loss - loss).detach().abs() <= LEVELS * eps * loss.detach()
         if optimizer is None or other is None:
             assert_same_state(module, snapshot(chain))
             continue
         out.loss.backward()
         loss.backward()
+        # After k-means the terms of a code cancel: their size counts, not that of their sum.
+        term = 2.0 * float(x.abs().max()) / (D * int((indices[:, 0] >= 0).sum()))
+        allowed = eps * term * float(out.usage.counts.max())
         for mine, theirs in zip(module.parameters(), chain.parameters(), strict=True):
-            largest = float(theirs.grad.abs().max())
-            assert float((mine.grad - theirs.grad).abs().max()) <= 4 * eps * largest
+            assert float((mine.grad - theirs.grad).abs().max()) <= allowed
             mine.grad.copy_(theirs.grad)  # so that rounding does not grow from step to step
         for any_optimizer in (optimizer, other):
             any_optimizer.step()
@@ -103,12 +106,10 @@ def test_dead_codes_of_a_level_become_residuals_of_that_level() -> None:
     x = batches(1)[0]
     out = module(x)
     left = x - module.quantizers[0].decode(out.indices[:, 0])
-    for _ in range(3):
-        module.flush()
-        module(x)
+    module.flush()
     codes = module.quantizers[1].codebook
-    met = (codes[:, None] == left[None]).all(dim=2).any(dim=1)
-    assert met.any()
+    revived = (codes[:, None] == left[None]).all(dim=2).any(dim=1)
+    assert revived.tolist() == [False] + [True] * (K - 1)  # code 0 had taken every row
 
 
 def test_statistics_of_a_shared_codebook_are_added_over_the_levels() -> None:
@@ -332,7 +333,7 @@ CONSTRUCTORS: list[tuple[tuple[Any, ...], type[Exception], str]] = [
         "make must return quantizers with metric='l2', got 'cosine'",
     ),
     (
-        (lambda module=quantizer(): module, 2),
+        (itertools.repeat(quantizer()).__next__, 2),
         ValueError,
         "make must return a new module at every call, got one twice",
     ),
