@@ -13,6 +13,10 @@
 namespace vqk::VQK_LEVEL {
 namespace {
 
+// Blocks of the search that a level takes before the next level: its codes come from the
+// second-level cache for all of them but the first.
+constexpr int64_t most_search_blocks = 4;
+
 // The search of every level; one alone when they share their codes.
 class Searches {
  public:
@@ -25,9 +29,11 @@ class Searches {
                      args.x.dim, Metric::l2, args.x.count, args.threads);
       searches_[count_] = search;
       const int64_t rows = search->block_rows(), floats = search->scratch_floats();
-      if (count_ == 0 || rows < block_rows_) block_rows_ = rows;
+      if (rows > block_rows_) block_rows_ = rows;
       if (floats > scratch_floats_) scratch_floats_ = floats;
     }
+    const int64_t share = args.x.count / (4 * args.threads * block_rows_);
+    block_rows_ *= share < 1 ? 1 : share < most_search_blocks ? share : most_search_blocks;
   }
   ~Searches() {
     for (int64_t i = 0; i < count_; ++i) delete searches_[i];
@@ -36,8 +42,9 @@ class Searches {
   Searches& operator=(const Searches&) = delete;
 
   const Search& at(int64_t level) const { return *searches_[count_ == 1 ? 0 : level]; }
-  // What all levels can take.
+  // Rows that go through all levels before the next ones.
   int64_t block_rows() const { return block_rows_; }
+  // Enough for every level.
   int64_t scratch_floats() const { return scratch_floats_; }
 
  private:
@@ -81,6 +88,11 @@ void copy(const float* from, float* to, int64_t count) {
   for (int64_t i = 0; i < count; ++i) to[i] = from[i];
 }
 
+// Codes are drawn at random from more than the first-level cache holds.
+void prefetch(const float* from, int64_t count) {
+  for (int64_t i = 0; i < count; i += 16) __builtin_prefetch(from + i);
+}
+
 void fill(float value, float* to, int64_t count) {
   for (int64_t i = 0; i < count; ++i) to[i] = value;
 }
@@ -106,8 +118,12 @@ void process_level(const Residual& args, const Search& search, int64_t level, in
                    int64_t kept, const LevelRows& rows, const Workspace& w) {
   const int64_t dim = args.x.dim, width = padded(dim);
   const float* codes = args.codebooks + (args.shared ? 0 : level * args.num_codes * dim);
-  search.assign(w.tile, kept, w.scratch, w.indices, nullptr, w.finite);
+  const int64_t block = search.block_rows();
+  for (int64_t r = 0; r < kept; r += block)
+    search.assign(w.tile + r * width, kept - r < block ? kept - r : block, w.scratch, w.indices + r,
+                  nullptr, w.finite + r);
   for (int64_t r = 0; r < kept; ++r) {
+    if (r + 2 < kept) prefetch(codes + w.indices[r + 2] * dim, dim);
     const int64_t row = first + w.positions[r], at = w.positions[r] * width;
     const bool finite = w.finite[r] != 0;
     args.indices[row * args.levels + level] = w.indices[r];
