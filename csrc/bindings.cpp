@@ -10,6 +10,7 @@
 #include "vqk/nearest_code.h"
 #include "vqk/normalize_codes.h"
 #include "vqk/observe.h"
+#include "vqk/prepare.h"
 #include "vqk/sample_rows.h"
 #include "vqk/vq_backward.h"
 #include "vqk/vq_forward.h"
@@ -42,12 +43,35 @@ vqk::Metric parse_metric(int metric) {
   return vqk::Metric(metric);
 }
 
+int64_t prepared_bytes(int64_t num_codes, int64_t dim) {
+  return vqk::prepared_bytes(check_codes(num_codes), dim);
+}
+
+void prepare(uintptr_t codebook, int64_t num_codes, int64_t dim, int metric, uintptr_t out,
+             int threads) {
+  if (out % 64 != 0) refuse("out", "be aligned to 64 bytes", std::to_string(out));
+  const vqk::Prepare args{
+      pointer<const float>(codebook), check_codes(num_codes), dim,
+      parse_metric(metric),           pointer<void>(out),     check_threads(threads)};
+  const py::gil_scoped_release unlocked;
+  vqk::prepare(args);
+}
+
+// (address, bytes); the empty pair is no prepared codebook. A block that is not aligned is left
+// unused, which only costs time.
+vqk::Prepared parse_prepared(const std::pair<uintptr_t, int64_t>& prepared) {
+  if (prepared.first % 64 != 0) return {nullptr, 0};
+  return {pointer<const void>(prepared.first), prepared.second};
+}
+
 void nearest_code(const Rows& x, uintptr_t codebook, int64_t num_codes, int metric,
-                  uintptr_t indices, uintptr_t distances, int threads) {
+                  std::pair<uintptr_t, int64_t> prepared, uintptr_t indices, uintptr_t distances,
+                  int threads) {
   const vqk::NearestCode args{x,
                               pointer<const float>(codebook),
                               check_codes(num_codes),
                               parse_metric(metric),
+                              parse_prepared(prepared),
                               pointer<int64_t>(indices),
                               pointer<float>(distances),
                               check_threads(threads)};
@@ -79,13 +103,15 @@ int64_t code_sums(const Rows& x, uintptr_t indices, uintptr_t mask, int64_t num_
   return vqk::code_sums(args);
 }
 
-void vq_forward(const Rows& x, uintptr_t codebook, int64_t num_codes, int metric, uintptr_t mask,
-                uintptr_t indices, const Rows& quantized, uintptr_t mse, uintptr_t counts,
-                uintptr_t sums, int threads) {
+void vq_forward(const Rows& x, uintptr_t codebook, int64_t num_codes, int metric,
+                std::pair<uintptr_t, int64_t> prepared, uintptr_t mask, uintptr_t indices,
+                const Rows& quantized, uintptr_t mse, uintptr_t counts, uintptr_t sums,
+                int threads) {
   const vqk::VqForward args{x,
                             pointer<const float>(codebook),
                             check_codes(num_codes),
                             parse_metric(metric),
+                            parse_prepared(prepared),
                             pointer<const uint8_t>(mask),
                             pointer<int64_t>(indices),
                             check_rows("quantized", quantized, x, vqk::Dtype::float32),
@@ -210,16 +236,21 @@ PYBIND11_MODULE(_native, m) {
                                   py::arg("sizes"), py::arg("strides"), py::arg("dim"),
                                   py::arg("dim_stride"));
 
+  m.def("prepared_bytes", &prepared_bytes, py::arg("num_codes"), py::arg("dim"));
+  m.def("prepare", &prepare, py::arg("codebook"), py::arg("num_codes"), py::arg("dim"),
+        py::arg("metric"), py::arg("out"), py::arg("threads"));
   m.def("nearest_code", &nearest_code, py::arg("x"), py::arg("codebook"), py::arg("num_codes"),
-        py::arg("metric"), py::arg("indices"), py::arg("distances"), py::arg("threads"));
+        py::arg("metric"), py::arg("prepared"), py::arg("indices"), py::arg("distances"),
+        py::arg("threads"));
   m.def("lookup", &lookup, py::arg("indices"), py::arg("codebook"), py::arg("num_codes"),
         py::arg("out"), py::arg("threads"));
   m.def("code_sums", &code_sums, py::arg("x"), py::arg("indices"), py::arg("mask"),
         py::arg("num_codes"), py::arg("unit"), py::arg("skip_nonfinite"), py::arg("counts"),
         py::arg("sums"), py::arg("threads"));
   m.def("vq_forward", &vq_forward, py::arg("x"), py::arg("codebook"), py::arg("num_codes"),
-        py::arg("metric"), py::arg("mask"), py::arg("indices"), py::arg("quantized"),
-        py::arg("mse"), py::arg("counts"), py::arg("sums"), py::arg("threads"));
+        py::arg("metric"), py::arg("prepared"), py::arg("mask"), py::arg("indices"),
+        py::arg("quantized"), py::arg("mse"), py::arg("counts"), py::arg("sums"),
+        py::arg("threads"));
   m.def("vq_backward", &vq_backward, py::arg("x"), py::arg("quantized"), py::arg("indices"),
         py::arg("num_codes"), py::arg("metric"), py::arg("estimator"), py::arg("grad_quantized"),
         py::arg("grad_loss"), py::arg("commitment_weight"), py::arg("codebook_weight"),

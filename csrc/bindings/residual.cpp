@@ -1,5 +1,6 @@
-#include "arguments.h"
 #include "vqk/residual.h"
+
+#include "arguments.h"
 #include "vqk/residual_backward.h"
 
 namespace vqk::bindings {

@@ -29,6 +29,15 @@
 // plus its error is below the largest (score - error) of any group cannot hold the argmin of F.
 namespace vqk {
 
+// Where a screen's numbers live: A = scale (x - shift), B = scale (c - shift).
+struct Frame {
+  int64_t dim;
+  Metric metric;
+  double scale;         // 2^q
+  double shift_norm;    // |2^q mu|
+  const double* shift;  // (padded(D),) mu, float32 values
+};
+
 struct RowBound {
   float slope;   // alpha |z|
   float offset;  // infinite: nothing may be excluded

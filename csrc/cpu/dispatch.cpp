@@ -87,6 +87,10 @@ const char* isa() { return active().name; }
 void force_isa(const char* name) { active_level.store(find(name), std::memory_order_release); }
 
 void nearest_code(const NearestCode& args) { run(&Kernels::nearest_code, args); }
+void prepare(const Prepare& args) { run(&Kernels::prepare, args); }
+int64_t prepared_bytes(int64_t num_codes, int64_t dim) {
+  return active().kernels->prepared_bytes(num_codes, dim);
+}
 int64_t lookup(const Lookup& args) { return run(&Kernels::lookup, args); }
 int64_t code_sums(const CodeSums& args) { return run(&Kernels::code_sums, args); }
 void vq_forward(const VqForward& args) { run(&Kernels::vq_forward, args); }

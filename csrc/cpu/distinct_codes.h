@@ -7,6 +7,8 @@ namespace vqk {
 // Writes to `ids` (K,) the ascending indices of the codes of `codebook` (K, D) that can win:
 // finite, and not equal in value to an earlier code. Without the second condition a codebook of
 // dead, equal codes would make every code a candidate of every row. Returns how many.
-int64_t distinct_codes(const float* codebook, int64_t num_codes, int64_t dim, int32_t* ids);
+// `hashes` (K,) are those of CodebookSurvey.
+int64_t distinct_codes(const float* codebook, const uint64_t* hashes, int64_t num_codes,
+                       int64_t dim, int32_t* ids);
 
 }  // namespace vqk

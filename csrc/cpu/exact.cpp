@@ -12,7 +12,10 @@ ExactSearch::ExactSearch(Metric exact_metric, int64_t exact_dim, const double* w
   }
 }
 
-void ExactSearch::add(const float* codes, int64_t first_position) {
+namespace {
+
+// Signed scores of eight codes; their sums are eight chains of additions.
+VQK_INLINE Double8 score_eight(Metric metric, int64_t dim, const double* row, const float* codes) {
   Double8 sum{};
   if (metric == Metric::l2) {
 #pragma GCC unroll 4
@@ -20,18 +23,30 @@ void ExactSearch::add(const float* codes, int64_t first_position) {
       const Double8 difference = splat(row[i]) - widen(codes + 8 * i);
       sum = sum + difference * difference;
     }
-    sum = splat(0.0) - sum;
-  } else {
-#pragma GCC unroll 4
-    for (int64_t i = 0; i < dim; ++i) sum = sum + splat(row[i]) * widen(codes + 8 * i);
+    return splat(0.0) - sum;
   }
+#pragma GCC unroll 4
+  for (int64_t i = 0; i < dim; ++i) sum = sum + splat(row[i]) * widen(codes + 8 * i);
+  return sum;
+}
+
+}  // namespace
+
+void ExactSearch::add(const float* codes, int64_t first_position) {
   alignas(64) double candidate[8];
-  store(sum, candidate);
+  store(score_eight(metric, dim, row, codes), candidate);
   for (int lane = 0; lane < 8; ++lane) {
     const bool better = candidate[lane] > score[lane];
     score[lane] = better ? candidate[lane] : score[lane];
     position[lane] = better ? first_position + lane : position[lane];
   }
+}
+
+int best_of_eight(Metric metric, int64_t dim, const double* row, const float* codes,
+                  double* best_score) {
+  const Double8 score = score_eight(metric, dim, row, codes);
+  *best_score = largest_lane(score);
+  return __builtin_ctz(lanes_equal(score, *best_score));
 }
 
 // No branches on scores: which lane wins is random.
@@ -47,6 +62,25 @@ void ExactSearch::best(double* best_score, int64_t* best_position) const {
   *best_position =
       smaller(smaller(smaller(attained[0], attained[1]), smaller(attained[2], attained[3])),
               smaller(smaller(attained[4], attained[5]), smaller(attained[6], attained[7])));
+}
+
+// Each sum is one chain of additions; several side by side hide their latency.
+void score_pairs(Metric metric, int64_t dim, const float* const* rows, const float* const* codes,
+                 double* scores) {
+  double sum[pair_block] = {};
+  if (metric == Metric::l2) {
+    for (int64_t i = 0; i < dim; ++i)
+#pragma GCC unroll 8
+      for (int p = 0; p < pair_block; ++p) {
+        const double difference = double(rows[p][i]) - double(codes[p][i]);
+        sum[p] += difference * difference;
+      }
+  } else {
+    for (int64_t i = 0; i < dim; ++i)
+#pragma GCC unroll 8
+      for (int p = 0; p < pair_block; ++p) sum[p] += double(rows[p][i]) * double(codes[p][i]);
+  }
+  for (int p = 0; p < pair_block; ++p) scores[p] = sum[p];
 }
 
 }  // namespace vqk::VQK_LEVEL

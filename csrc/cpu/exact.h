@@ -26,4 +26,15 @@ struct ExactSearch {
   void best(double* best_score, int64_t* best_position) const;
 };
 
+// The lane, of eight codes as in add, with the largest signed score; the first of equal ones. At
+// least one code must not be NaN.
+int best_of_eight(Metric metric, int64_t dim, const double* row, const float* codes,
+                  double* best_score);
+
+constexpr int pair_block = 8;
+
+// F of pair_block pairs of a row with a code, (D,) each.
+void score_pairs(Metric metric, int64_t dim, const float* const* rows, const float* const* codes,
+                 double* scores);
+
 }  // namespace vqk::VQK_LEVEL

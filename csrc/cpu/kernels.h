@@ -6,6 +6,7 @@
 #include "vqk/nearest_code.h"
 #include "vqk/normalize_codes.h"
 #include "vqk/observe.h"
+#include "vqk/prepare.h"
 #include "vqk/residual.h"
 #include "vqk/residual_backward.h"
 #include "vqk/vq_backward.h"
@@ -16,6 +17,8 @@ namespace vqk {
 // The ops of one instruction-set level.
 struct Kernels {
   void (*nearest_code)(const NearestCode&);
+  int64_t (*prepared_bytes)(int64_t num_codes, int64_t dim);
+  void (*prepare)(const Prepare&);
   int64_t (*lookup)(const Lookup&);
   int64_t (*code_sums)(const CodeSums&);
   void (*vq_forward)(const VqForward&);
@@ -40,6 +43,8 @@ extern const Kernels kernels;
 #if defined(VQK_LEVEL)
 namespace VQK_LEVEL {
 void nearest_code(const NearestCode& args);
+int64_t prepared_bytes(int64_t num_codes, int64_t dim);
+void prepare(const Prepare& args);
 int64_t lookup(const Lookup& args);
 int64_t code_sums(const CodeSums& args);
 void vq_forward(const VqForward& args);

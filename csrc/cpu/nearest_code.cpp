@@ -11,7 +11,8 @@ namespace vqk::VQK_LEVEL {
 void nearest_code(const NearestCode& args) {
   const int64_t dim = args.x.dim, num_rows = args.x.count;
   if (num_rows == 0) return;
-  const Search search(args.codebook, args.num_codes, dim, args.metric, num_rows, args.threads);
+  const Search search(args.codebook, args.num_codes, dim, args.metric, args.prepared, num_rows,
+                      args.threads);
   const int64_t block = search.block_rows();
   const int64_t tile_floats = block * padded(dim);
   const int64_t scratch_floats = search.scratch_floats();

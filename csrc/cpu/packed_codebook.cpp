@@ -1,117 +1,176 @@
 #include "packed_codebook.h"
 
+#include <cstring>
+
 #include "bound.h"
+#include "codebook_survey.h"
 #include "distinct_codes.h"
+#include "double8.h"
 #include "parallel.h"
 #include "row_tiles.h"
-#include "screen.h"
 
 namespace vqk::VQK_LEVEL {
 namespace {
 
-// mu, the mean of the codes that can win: without it, codes far from the origin cancel.
-void find_shift(PackedCodebook& packed, const float* codebook) {
-  const int64_t dim = packed.dim;
-  for (int64_t i = 0; i < padded(dim); ++i) packed.shift[i] = 0.0;
-  for (int64_t p = 0; p < packed.num_positions; ++p) {
-    const float* code = codebook + packed.ids[p] * dim;
-    for (int64_t i = 0; i < dim; ++i) packed.shift[i] += double(code[i]);
-  }
-  if (packed.num_positions == 0) return;
-  for (int64_t i = 0; i < dim; ++i)
-    packed.shift[i] = double(float(packed.shift[i] / double(packed.num_positions)));
+// Marks memory as packed by this version of this level.
+constexpr uint64_t format_version = 1;
+constexpr uint64_t format = 0x76716b0000000000u + format_version * 256 + uint64_t(lanes);
+
+// sqrt(K / D) codes per group balance the exact pass against the scan over groups.
+int64_t choose_band_panels(int64_t num_codes, int64_t dim) {
+  int64_t panels = 4;
+  while (panels < 16 && 4 * panels * panels * dim < num_codes) panels *= 2;
+  return panels;
 }
 
-void find_scale(PackedCodebook& packed, const float* codebook) {
-  const int64_t dim = packed.dim;
-  double largest = 0.0, shift_square = 0.0;
-  for (int64_t p = 0; p < packed.num_positions; ++p) {
-    const float* code = codebook + packed.ids[p] * dim;
-    for (int64_t i = 0; i < dim; ++i) {
-      const double magnitude = __builtin_fabs(double(code[i]) - packed.shift[i]);
-      largest = magnitude > largest ? magnitude : largest;
-    }
+int64_t divided_up(int64_t value, int64_t unit) { return (value + unit - 1) / unit; }
+
+// Writes b of one code to `row`, (padded(D),), and returns |b|; `half_square` is |B|^2/2.
+double scaled_code(const Frame& frame, const float* code, float* row, float* half_square) {
+  const int64_t width = padded(frame.dim);
+  alignas(32) float tail[8] = {};
+  const Double8 scale = splat(frame.scale);
+  Double8 square{}, rounded_square{};
+  for (int64_t i = 0; i < width; i += 8) {
+    const int64_t left = frame.dim - i;
+    if (left < 8) std::memcpy(tail, code + i, size_t(left) * sizeof(float));
+    const Double8 value =
+        ((left < 8 ? widen(tail) : widen_unaligned(code + i)) - load(frame.shift + i)) * scale;
+    narrow(value, row + i);
+    const Double8 rounded = widen(row + i);
+    square = square + value * value;
+    rounded_square = rounded_square + rounded * rounded;
   }
-  for (int64_t i = 0; i < dim; ++i) shift_square += packed.shift[i] * packed.shift[i];
-  packed.scale = largest > 0.0 ? __builtin_ldexp(1.0, -__builtin_ilogb(largest)) : 1.0;
-  packed.shift_norm = packed.scale * __builtin_sqrt(shift_square);
-}
-
-void choose_shape(PackedCodebook& packed) {
-  packed.num_panels = (packed.num_positions + panel_codes - 1) / panel_codes;
-  // sqrt(K / D) codes per group balance the exact pass against the scan over groups.
-  packed.band_panels = 4;
-  while (packed.band_panels < 16 &&
-         4 * packed.band_panels * packed.band_panels * packed.dim < packed.num_positions)
-    packed.band_panels *= 2;
-  packed.num_bands = (packed.num_panels + packed.band_panels - 1) / packed.band_panels;
-  packed.num_groups = packed.num_bands * lanes;
-  packed.group_codes = packed.band_panels * panel_vectors;
-  packed.exact_lanes = padded(packed.group_codes);
-  packed.panel_floats = (1 + packed.dim) * panel_codes;
-}
-
-// Writes one code into its lane of a panel, and returns |b|.
-double pack_code(const PackedCodebook& packed, const float* code, float* lane) {
-  double square = 0.0, rounded_square = 0.0;
-  for (int64_t i = 0; i < packed.dim; ++i) {
-    const double value = (double(code[i]) - packed.shift[i]) * packed.scale;
-    const float rounded = float(value);
-    lane[(1 + i) * panel_codes] = rounded;
-    square += value * value;
-    rounded_square += double(rounded) * double(rounded);
-  }
-  lane[0] = packed.metric == Metric::l2 ? -float(0.5 * square) : 0.0f;
-  return __builtin_sqrt(rounded_square);
-}
-
-void pack_band(PackedCodebook& packed, const float* codebook, int64_t band) {
-  const int64_t dim = packed.dim;
-  const int64_t codes = packed.panels_in_band(band) * panel_vectors;
-  float* panels = packed.panels.data() + band * packed.band_panels * packed.panel_floats;
-  for (int64_t j = 0; j < lanes; ++j) {
-    const int64_t group = band * lanes + j;
-    float* exact = packed.exact.data() + group * packed.exact_lanes * dim;
-    double largest = 0.0;
-    for (int64_t t = 0; t < packed.exact_lanes; ++t) {
-      const int64_t position = packed.first_position(group) + t;
-      const bool present = t < codes && position < packed.num_positions;
-      const float* code = present ? codebook + packed.ids[position] * dim : nullptr;
-      float* exact_lane = exact + t / 8 * dim * 8 + t % 8;
-      for (int64_t i = 0; i < dim; ++i) exact_lane[i * 8] = present ? code[i] : __builtin_nanf("");
-      if (t >= codes) continue;
-
-      float* lane =
-          panels + t / panel_vectors * packed.panel_floats + t % panel_vectors * lanes + j;
-      if (present) {
-        const double norm = pack_code(packed, code, lane);
-        largest = norm > largest ? norm : largest;
-      } else {
-        lane[0] = -__builtin_inff();
-        for (int64_t i = 0; i < dim; ++i) lane[(1 + i) * panel_codes] = 0.0f;
-      }
-    }
-    packed.reach[group] = group_reach(largest);
-    packed.curve[group] = group_curve(largest, dim, packed.metric);
-  }
+  *half_square = float(0.5 * sum_lanes(square));
+  return __builtin_sqrt(sum_lanes(rounded_square));
 }
 
 }  // namespace
 
-PackedCodebook::PackedCodebook(const float* codebook, int64_t num_codes, int64_t code_dim,
-                               Metric code_metric, int threads)
-    : dim(code_dim), metric(code_metric), ids(num_codes), shift(padded(code_dim)) {
-  num_positions = distinct_codes(codebook, num_codes, dim, ids.data());
-  choose_shape(*this);
-  find_shift(*this, codebook);
-  find_scale(*this, codebook);
-  panels.resize(num_panels * panel_floats);
-  reach.resize(num_groups);
-  curve.resize(num_groups);
-  exact.resize(num_groups * exact_lanes * dim);
-  parallel_for(num_bands, threads, [&](int64_t band, int) { pack_band(*this, codebook, band); });
+PackedCodebook::PackedCodebook(int64_t codebook_codes, int64_t code_dim, Metric code_metric,
+                               void* memory)
+    : num_codes(codebook_codes), dim(code_dim), metric(code_metric) {
+  band_panels = choose_band_panels(num_codes, dim);
+  group_codes = band_panels * panel_vectors;
+  exact_lanes = padded(group_codes);
+  panel_floats = (1 + dim) * panel_codes;
+  set_positions(num_codes);
+
+  bytes = 0;
+  const auto take = [&](int64_t count, int64_t size) {
+    const uintptr_t at = reinterpret_cast<uintptr_t>(memory) + uintptr_t(bytes);
+    bytes += divided_up(count * size, 64) * 64;
+    return reinterpret_cast<void*>(at);
+  };
+  const int64_t floats = sizeof(float);
+  header_ = static_cast<Header*>(take(1, sizeof(Header)));
+  shift_ = static_cast<double*>(take(padded(dim), sizeof(double)));
+  ids = static_cast<int32_t*>(take(num_codes, sizeof(int32_t)));
+  reach = static_cast<float*>(take(num_groups, floats));
+  curve = static_cast<float*>(take(num_groups, floats));
+  panels = static_cast<float*>(take(num_panels * panel_floats, floats));
+  exact = static_cast<float*>(take(num_groups * exact_lanes * dim, floats));
+  const int64_t without = bytes;
+  kept_ = static_cast<float*>(take(num_codes * dim, floats));
+  bytes_kept = bytes;
+  bytes = without;
+  frame = Frame{dim, metric, 1.0, 0.0, shift_};
 }
 
-PackedCodebook::~PackedCodebook() = default;
+void PackedCodebook::set_positions(int64_t count) {
+  num_positions = count;
+  num_panels = divided_up(count, panel_codes);
+  num_bands = divided_up(num_panels, band_panels);
+  num_groups = num_bands * lanes;
+}
+
+void PackedCodebook::pack(const float* codebook, bool keep, int threads) {
+  const CodebookSurvey survey(codebook, num_codes, dim, true, threads);
+  set_positions(distinct_codes(codebook, survey.hashes.data(), num_codes, dim, ids));
+  frame.scale = survey.scale;
+  frame.shift_norm = survey.shift_norm;
+  std::memcpy(shift_, survey.shift.data(), size_t(padded(dim)) * sizeof(double));
+
+  const int64_t row_floats = lanes * padded(dim);
+  const Buffer<float> rows(threads * row_floats);
+  parallel_for(num_bands, threads, [&](int64_t band, int worker) {
+    pack_band(codebook, band, rows.data() + worker * row_floats);
+  });
+  if (!keep) return;
+  std::memcpy(kept_, codebook, size_t(num_codes * dim) * sizeof(float));
+  *header_ =
+      Header{format, num_codes, dim, int64_t(metric), num_positions, frame.scale, frame.shift_norm};
+}
+
+bool PackedCodebook::open(const float* codebook, int threads) {
+  const Header& header = *header_;
+  if (header.format != format || header.num_codes != num_codes || header.dim != dim ||
+      header.metric != int64_t(metric))
+    return false;
+  constexpr int64_t chunk = 16384;
+  const int64_t total = num_codes * dim;
+  bool same = true;
+  parallel_for(divided_up(total, chunk), total < 4 * chunk ? 1 : threads, [&](int64_t c, int) {
+    const int64_t first = c * chunk, count = total - first < chunk ? total - first : chunk;
+    if (std::memcmp(kept_ + first, codebook + first, size_t(count) * sizeof(float)) != 0)
+      __atomic_store_n(&same, false, __ATOMIC_RELAXED);
+  });
+  if (!same) return false;
+  set_positions(header.num_positions);
+  frame.scale = header.scale;
+  frame.shift_norm = header.shift_norm;
+  return true;
+}
+
+// rows: (lanes, padded(D)) scratch.
+void PackedCodebook::pack_band(const float* codebook, int64_t band, float* rows) const {
+  const int64_t width = padded(dim);
+  const int64_t codes = panels_in_band(band) * panel_vectors;
+  const int64_t first_group = band * lanes;
+  float* band_start = panels + band * band_panels * panel_floats;
+  alignas(64) double largest[lanes] = {};
+
+  for (int64_t t = 0; t < codes; ++t) {
+    float* panel = band_start + t / panel_vectors * panel_floats + t % panel_vectors * lanes;
+    for (int64_t j = 0; j < lanes; ++j) {
+      const int64_t position = first_position(first_group + j) + t;
+      float* row = rows + j * width;
+      if (position >= num_positions) {
+        panel[j] = -__builtin_inff();
+        for (int64_t i = 0; i < dim; ++i) row[i] = 0.0f;
+        continue;
+      }
+      float half_square;
+      const double norm = scaled_code(frame, codebook + ids[position] * dim, row, &half_square);
+      panel[j] = metric == Metric::l2 ? -half_square : 0.0f;
+      largest[j] = norm > largest[j] ? norm : largest[j];
+    }
+    for (int64_t i = 0; i < dim; ++i) {
+      panel += panel_codes;
+#pragma GCC unroll 16
+      for (int j = 0; j < lanes; ++j) panel[j] = rows[j * width + i];
+    }
+  }
+
+  float* absent = rows;
+  for (int64_t i = 0; i < dim; ++i) absent[i] = __builtin_nanf("");
+  for (int64_t j = 0; j < lanes; ++j) {
+    const int64_t group = first_group + j;
+    reach[group] = group_reach(largest[j]);
+    curve[group] = group_curve(largest[j], dim, metric);
+    for (int64_t t = 0; t < exact_lanes; t += 8) {
+      const float* code[8];
+      for (int64_t lane = 0; lane < 8; ++lane) {
+        const int64_t position = first_position(group) + t + lane;
+        const bool present = t + lane < codes && position < num_positions;
+        code[lane] = present ? codebook + ids[position] * dim : absent;
+      }
+      float* out = exact + (group * exact_lanes + t) * dim;
+      for (int64_t i = 0; i < dim; ++i)
+#pragma GCC unroll 8
+        for (int lane = 0; lane < 8; ++lane) out[i * 8 + lane] = code[lane][i];
+    }
+  }
+}
 
 }  // namespace vqk::VQK_LEVEL

@@ -2,17 +2,21 @@
 
 #include "double8.h"
 #include "row_tiles.h"
+#include "screen.h"
 
 namespace vqk::VQK_LEVEL {
 namespace {
 
+// Divides the tiles of both screens.
+constexpr int interleaved_rows = tile_rows % 4 == 0 ? 4 : 2;
+
 // Writes z of one row to `row` and returns |z|^2 in float64: NaN or infinite if x is not finite.
-double shift_and_scale(const PackedCodebook& codes, const float* x, float* row) {
-  const int64_t width = padded(codes.dim);
-  const Double8 scale = splat(codes.scale);
+double shift_and_scale(const Frame& frame, const float* x, float* row) {
+  const int64_t width = padded(frame.dim);
+  const Double8 scale = splat(frame.scale);
   Double8 square{};
   for (int64_t i = 0; i < width; i += 8) {
-    const Double8 value = (widen(x + i) - load(&codes.shift[i])) * scale;
+    const Double8 value = (widen(x + i) - load(frame.shift + i)) * scale;
     square = square + value * value;
     narrow(value, row + i);
   }
@@ -35,35 +39,37 @@ double scale_to_unit(int64_t dim, const float* x, float* row) {
 }
 
 // Writes one row of z, zero where the screen will not be used, and returns what is left to do.
-RowPlan prepare_row(const PackedCodebook& codes, const float* x, float* row) {
-  const double square = codes.metric == Metric::l2 ? shift_and_scale(codes, x, row)
-                                                   : scale_to_unit(codes.dim, x, row);
-  RowPlan plan{row_bound(__builtin_sqrt(square), codes.shift_norm, codes.dim, codes.metric),
+RowPlan prepare_row(const Frame& frame, const float* x, float* row) {
+  const double square = frame.metric == Metric::l2 ? shift_and_scale(frame, x, row)
+                                                   : scale_to_unit(frame.dim, x, row);
+  RowPlan plan{row_bound(__builtin_sqrt(square), frame.shift_norm, frame.dim, frame.metric),
                RowState::search};
   if (!(square < __builtin_inf()))
     plan.state = RowState::nonfinite;
-  else if (codes.metric == Metric::cosine && square == 0.0)
+  else if (frame.metric == Metric::cosine && square == 0.0)
     plan.state = RowState::zero;
   if (plan.state != RowState::search || !(plan.bound.offset < __builtin_inff()))
-    for (int64_t i = 0; i < codes.dim; ++i) row[i] = 0.0f;
+    for (int64_t i = 0; i < frame.dim; ++i) row[i] = 0.0f;
   return plan;
 }
 
 }  // namespace
 
-void prepare_rows(const PackedCodebook& codes, const float* x, int64_t count, float* rows, float* z,
-                  RowPlan* plans) {
-  const int64_t dim = codes.dim, width = padded(dim);
-  for (int64_t first = 0; first < count; first += tile_rows) {
+void prepare_rows(const Frame& frame, const float* x, int64_t count, int64_t tile, float* rows,
+                  float* z, RowPlan* plans) {
+  const int64_t dim = frame.dim, width = padded(dim);
+  for (int64_t first = 0; first < count; first += tile) {
     // A short last tile repeats its last row.
-    for (int64_t r = 0; r < tile_rows; ++r) {
+    for (int64_t r = 0; r < tile; ++r) {
       const int64_t row = first + r < count ? first + r : count - 1;
-      plans[row] = prepare_row(codes, x + row * width, rows + r * width);
+      plans[row] = prepare_row(frame, x + row * width, rows + r * width);
     }
-    float* tile = z + first * dim;
-    for (int64_t i = 0; i < dim; ++i)
+    float* out = z + first * dim;
+    for (int64_t r = 0; r < tile; r += interleaved_rows)
+      for (int64_t i = 0; i < dim; ++i)
 #pragma GCC unroll 16
-      for (int r = 0; r < tile_rows; ++r) tile[i * tile_rows + r] = rows[r * width + i];
+        for (int j = 0; j < interleaved_rows; ++j)
+          out[i * tile + r + j] = rows[(r + j) * width + i];
   }
 }
 

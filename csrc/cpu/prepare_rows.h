@@ -3,7 +3,6 @@
 #include <cstdint>
 
 #include "bound.h"
-#include "packed_codebook.h"
 
 namespace vqk::VQK_LEVEL {
 
@@ -19,12 +18,12 @@ struct RowPlan {
   RowState state;
 };
 
-// Shifts and scales rows as bound.h says and lays them out for the screen.
+// Shifts and scales rows as bound.h says and lays them out in tiles of `tile` rows, row fastest.
 //   x:     (count, padded(D)) float32, aligned to 32 bytes, padding zero
-//   rows:  (tile_rows, padded(D)) scratch
-//   z:     (count / tile_rows rounded up, D, tile_rows) out
+//   rows:  (tile, padded(D)) scratch
+//   z:     (count / tile rounded up, D, tile) out
 //   plans: (count,) out
-void prepare_rows(const PackedCodebook& codes, const float* x, int64_t count, float* rows, float* z,
-                  RowPlan* plans);
+void prepare_rows(const Frame& frame, const float* x, int64_t count, int64_t tile, float* rows,
+                  float* z, RowPlan* plans);
 
 }  // namespace vqk::VQK_LEVEL

@@ -26,7 +26,7 @@ class Searches {
     for (; count_ < wanted; ++count_) {
       const Search* search =
           new Search(args.codebooks + count_ * args.num_codes * args.x.dim, args.num_codes,
-                     args.x.dim, Metric::l2, args.x.count, args.threads);
+                     args.x.dim, Metric::l2, {nullptr, 0}, args.x.count, args.threads);
       searches_[count_] = search;
       const int64_t rows = search->block_rows(), floats = search->scratch_floats();
       if (rows > block_rows_) block_rows_ = rows;
@@ -42,7 +42,8 @@ class Searches {
   Searches& operator=(const Searches&) = delete;
 
   const Search& at(int64_t level) const { return *searches_[count_ == 1 ? 0 : level]; }
-  // Rows that go through all levels before the next ones.
+  // Rows that go through all levels before the next ones. All of them where a search streams its
+  // codes: that one shares the work out itself, and must not be called by workers.
   int64_t block_rows() const { return block_rows_; }
   // Enough for every level.
   int64_t scratch_floats() const { return scratch_floats_; }

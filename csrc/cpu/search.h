@@ -2,19 +2,26 @@
 
 #include <cstdint>
 
-#include "packed_codebook.h"
+#include "vqk/metric.h"
+#include "vqk/prepare.h"
 
 namespace vqk::VQK_LEVEL {
 
-// Nearest codes of blocks of rows: screen every code, certify, score exactly what is left.
+class PackedSearch;
+class StreamedSearch;
+
+// Nearest codes of blocks of rows, by the search that suits their number.
 class Search {
  public:
-  Search(const float* codebook, int64_t num_codes, int64_t dim, Metric metric, int64_t num_rows,
-         int threads);  // codebook: (K, D)
+  // codebook: (K, D), kept by reference. num_rows: N, of all calls of assign together.
+  Search(const float* codebook, int64_t num_codes, int64_t dim, Metric metric,
+         const Prepared& prepared, int64_t num_rows, int threads);
   ~Search();
+  Search(const Search&) = delete;
+  Search& operator=(const Search&) = delete;
 
   // Rows per call of assign that balance the workers and fit the caches.
-  int64_t block_rows() const { return block_rows_; }
+  int64_t block_rows() const;
   // Floats of scratch per worker, a multiple of 16.
   int64_t scratch_floats() const;
 
@@ -28,8 +35,16 @@ class Search {
               uint8_t* finite) const;
 
  private:
-  PackedCodebook codes_;
-  int64_t block_rows_;
+  void assign_streamed(const float* tile, int64_t count, int64_t* indices, float* distances,
+                       uint8_t* finite) const;
+
+  const float* codebook_;
+  int64_t num_codes_, dim_;
+  Metric metric_;
+  int64_t num_rows_;
+  int threads_;
+  PackedSearch* packed_;      // one of the two
+  StreamedSearch* streamed_;  // its only block is all rows, and it shares its work out itself
 };
 
 }  // namespace vqk::VQK_LEVEL

@@ -123,7 +123,8 @@ void vq_forward(const VqForward& args) {
   const Buffer<double> divisors(unit ? num_rows : 0), errors(num_rows);
   const RowResults results{codes.data(), unit ? divisors.data() : nullptr, errors.data()};
   if (num_rows > 0) {
-    const Search search(args.codebook, args.num_codes, dim, args.metric, num_rows, args.threads);
+    const Search search(args.codebook, args.num_codes, dim, args.metric, args.prepared, num_rows,
+                        args.threads);
     const int64_t block = search.block_rows(), floats = workspace_floats(search, dim);
     const Buffer<float> memory(args.threads * floats);
     parallel_for((num_rows + block - 1) / block, args.threads, [&](int64_t b, int worker) {

@@ -15,6 +15,7 @@ import torch
 from backends import isa_levels, native_core
 from torch import Tensor
 
+NO_PREPARED = (0, 0)
 pytestmark = pytest.mark.skipif(native_core() is None, reason="native is not built")
 
 OBJECTS = Path(__file__).parents[2] / "build"
@@ -48,6 +49,7 @@ def nearest(
         codes.data_ptr(),
         len(codes),
         cases.METRICS.index(metric),
+        NO_PREPARED,
         indices.data_ptr(),
         distances.data_ptr(),
         threads,
@@ -160,6 +162,7 @@ def step(
         codes.data_ptr(),
         len(codes),
         metric,
+        NO_PREPARED,
         mask.data_ptr(),
         indices.data_ptr(),
         rows(core, quantized),

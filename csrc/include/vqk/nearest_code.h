@@ -3,6 +3,7 @@
 #include <cstdint>
 
 #include "vqk/metric.h"
+#include "vqk/prepare.h"
 #include "vqk/rows.h"
 
 namespace vqk {
@@ -17,8 +18,9 @@ struct NearestCode {
   const float* codebook;  // (K, D)
   int64_t num_codes;      // K >= 1
   Metric metric;
-  int64_t* indices;  // (N,) out
-  float* distances;  // (N,) out: F rounded to float32; null to skip
+  Prepared prepared;  // of this codebook; may be null
+  int64_t* indices;   // (N,) out
+  float* distances;   // (N,) out: F rounded to float32; null to skip
   int threads;
 };
 

@@ -3,6 +3,7 @@
 #include <cstdint>
 
 #include "vqk/metric.h"
+#include "vqk/prepare.h"
 #include "vqk/rows.h"
 
 namespace vqk {
@@ -15,6 +16,7 @@ struct VqForward {
   const float* codebook;  // (K, D)
   int64_t num_codes;      // K >= 1
   Metric metric;
+  Prepared prepared;    // of this codebook; may be null
   const uint8_t* mask;  // (N,) 0 masks the row; null keeps all
   int64_t* indices;     // (N,) out
   Rows quantized;       // (N, D) float32 out

@@ -1,0 +1,25 @@
+#pragma once
+
+#include <cstdint>
+
+#include "memory.h"
+
+namespace vqk::VQK_LEVEL {
+
+// What one pass over a codebook tells: where it lies and how large it is. Screens subtract `shift`
+// and multiply by `scale`; bound.h holds for any choice, so neither changes a result.
+struct CodebookSurvey {
+  // codebook: (K, D). Without `with_hashes` no hash is computed.
+  CodebookSurvey(const float* codebook, int64_t num_codes, int64_t dim, bool with_hashes,
+                 int threads);
+  ~CodebookSurvey();
+
+  Buffer<double> shift;     // (padded(D),) mu, float32 values: the mean of the finite codes
+  double scale;             // 2^q: every |c - mu| becomes at most 2
+  double shift_norm;        // |2^q mu|
+  float reach;              // the largest |c_i| of a finite code
+  int64_t first_finite;     // lowest index of a finite code; -1 without one
+  Buffer<uint64_t> hashes;  // (K,) equal codes have equal ones; 0 marks a code that is not finite
+};
+
+}  // namespace vqk::VQK_LEVEL
