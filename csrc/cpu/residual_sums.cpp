@@ -45,7 +45,8 @@ void residual_sums(const Residual& args, const LevelRows& rows) {
       codes[n] = level < rows.levels[n] ? int32_t(args.indices[n * args.levels + level]) : -1;
     sum(args.counts + level * args.num_codes,
         args.sums == nullptr ? nullptr : args.sums + level * size);
-    if (rows.residuals == nullptr) continue;
+    const bool last = level == args.levels - 1;
+    if (rows.residuals == nullptr || (last && args.code_remainders == nullptr)) continue;
     subtract_codes(args, codes.data(), args.codebooks + (args.shared ? 0 : level * size),
                    rows.residuals);
     if (args.code_remainders == nullptr) continue;
