@@ -1,39 +1,21 @@
-#include <pybind11/pybind11.h>
 #include <pybind11/stl.h>
 
-#include <limits>
-#include <stdexcept>
-#include <string>
 #include <vector>
 
-#include "vqk/advance.h"
+#include "bindings/arguments.h"
 #include "vqk/code_sums.h"
 #include "vqk/fma_peak.h"
 #include "vqk/isa.h"
 #include "vqk/lookup.h"
 #include "vqk/nearest_code.h"
-#include "vqk/normalize_codes.h"
-#include "vqk/observe.h"
 #include "vqk/prepare.h"
-#include "vqk/sample_rows.h"
 #include "vqk/vq_backward.h"
 #include "vqk/vq_forward.h"
-
-namespace py = pybind11;
 
 namespace {
 
 using vqk::Rows;
-
-template <class T>
-T* pointer(uintptr_t address) {
-  return reinterpret_cast<T*>(address);
-}
-
-[[noreturn]] void refuse(const std::string& argument, const std::string& contract,
-                         const std::string& value) {
-  throw std::invalid_argument(argument + " must " + contract + ", got " + value);
-}
+using namespace vqk::bindings;
 
 // A tensor's shape and strides, of which dimension `channel_dim` holds the D channels.
 Rows rows(uintptr_t data, int dtype, const std::vector<int64_t>& shape,
@@ -62,47 +44,6 @@ vqk::Metric parse_metric(int metric) {
   return vqk::Metric(metric);
 }
 
-vqk::Estimator parse_estimator(int estimator) {
-  if (estimator != 0 && estimator != 1)
-    refuse("estimator", "be 0 (straight-through) or 1 (rotation)", std::to_string(estimator));
-  return vqk::Estimator(estimator);
-}
-
-// Codes are numbered in 32 bits inside.
-int64_t check_codes(int64_t num_codes) {
-  if (num_codes < 1 || num_codes > std::numeric_limits<int32_t>::max())
-    refuse("num_codes", "be in [1, 2147483647]", std::to_string(num_codes));
-  return num_codes;
-}
-
-int check_threads(int threads) {
-  if (threads < 1) refuse("threads", "be positive", std::to_string(threads));
-  return threads;
-}
-
-const char* name_of(vqk::Dtype dtype) {
-  switch (dtype) {
-    case vqk::Dtype::float32:
-      return "float32";
-    case vqk::Dtype::float16:
-      return "float16";
-    case vqk::Dtype::bfloat16:
-      return "bfloat16";
-  }
-  return "unknown";
-}
-
-const Rows& check_rows(const std::string& name, const Rows& rows, const Rows& x, vqk::Dtype dtype) {
-  const auto shape = [](const Rows& r) {
-    return "(" + std::to_string(r.count) + ", " + std::to_string(r.dim) + ")";
-  };
-  if (rows.count != x.count || rows.dim != x.dim)
-    refuse(name, "have x's shape " + shape(x), shape(rows));
-  if (rows.dtype != dtype)
-    throw py::type_error(name + " must be " + name_of(dtype) + ", got " + name_of(rows.dtype));
-  return rows;
-}
-
 int64_t prepared_bytes(int64_t num_codes, int64_t dim) {
   return vqk::prepared_bytes(check_codes(num_codes), dim);
 }
@@ -115,13 +56,6 @@ void prepare(uintptr_t codebook, int64_t num_codes, int64_t dim, int metric, uin
       parse_metric(metric),           pointer<void>(out),     check_threads(threads)};
   const py::gil_scoped_release unlocked;
   vqk::prepare(args);
-}
-
-// (address, bytes); the empty pair is no prepared codebook. A block that is not aligned is left
-// unused, which only costs time.
-vqk::Prepared parse_prepared(const std::pair<uintptr_t, int64_t>& prepared) {
-  if (prepared.first % 64 != 0) return {nullptr, 0};
-  return {pointer<const void>(prepared.first), prepared.second};
 }
 
 void nearest_code(const Rows& x, uintptr_t codebook, int64_t num_codes, int metric,
@@ -206,74 +140,6 @@ void vq_backward(const Rows& x, const Rows& quantized, uintptr_t indices, int64_
   vqk::vq_backward(args);
 }
 
-void normalize_codes(const Rows& codebook, uintptr_t unit, uintptr_t norms, int threads) {
-  const vqk::NormalizeCodes args{codebook, pointer<float>(unit), pointer<double>(norms),
-                                 check_threads(threads)};
-  const py::gil_scoped_release unlocked;
-  vqk::normalize_codes(args);
-}
-
-void sample_rows(const Rows& x, uintptr_t mask, uintptr_t clock, int64_t count, int64_t seed,
-                 uintptr_t rows, uintptr_t found) {
-  if (x.count < 1) refuse("x", "have a row", "none");
-  if (count < 1 || count > std::numeric_limits<int32_t>::max())
-    refuse("count", "be in [1, 2147483647]", std::to_string(count));
-  const vqk::SampleRows args{
-      x,    pointer<const uint8_t>(mask), pointer<const int64_t>(clock), count,
-      seed, pointer<float>(rows),         pointer<int64_t>(found)};
-  const py::gil_scoped_release unlocked;
-  vqk::sample_rows(args);
-}
-
-void observe(uintptr_t pending_counts, uintptr_t pending_sums, uintptr_t pending_rows,
-             uintptr_t pending_steps, uintptr_t counts, uintptr_t sums, uintptr_t rows,
-             uintptr_t found, int64_t num_codes, int64_t dim, int64_t num_rows, int threads) {
-  const vqk::Observe args{pointer<float>(pending_counts),
-                          pointer<float>(pending_sums),
-                          pointer<float>(pending_rows),
-                          pointer<int64_t>(pending_steps),
-                          pointer<const int64_t>(counts),
-                          pointer<const float>(sums),
-                          pointer<const float>(rows),
-                          pointer<const int64_t>(found),
-                          check_codes(num_codes),
-                          dim,
-                          num_rows,
-                          check_threads(threads)};
-  const py::gil_scoped_release unlocked;
-  vqk::observe(args);
-}
-
-void advance(uintptr_t codebook, uintptr_t cluster_size, uintptr_t embed_sum,
-             uintptr_t pending_counts, uintptr_t pending_sums, uintptr_t candidates,
-             uintptr_t pending_steps, uintptr_t clock, int64_t num_codes, int64_t dim,
-             int64_t num_candidates, double decay, double epsilon, int64_t steps_due, bool unit,
-             double threshold, int64_t revive_every, int threads) {
-  if (candidates != 0 && num_candidates < 1)
-    refuse("num_candidates", "be positive", std::to_string(num_candidates));
-  if (revive_every < 1) refuse("revive_every", "be positive", std::to_string(revive_every));
-  const vqk::Advance args{pointer<float>(codebook),
-                          pointer<float>(cluster_size),
-                          pointer<float>(embed_sum),
-                          pointer<float>(pending_counts),
-                          pointer<float>(pending_sums),
-                          pointer<const float>(candidates),
-                          pointer<int64_t>(pending_steps),
-                          pointer<int64_t>(clock),
-                          check_codes(num_codes),
-                          dim,
-                          num_candidates,
-                          decay,
-                          epsilon,
-                          steps_due,
-                          unit,
-                          threshold,
-                          revive_every,
-                          check_threads(threads)};
-  const py::gil_scoped_release unlocked;
-  vqk::advance(args);
-}
-
 double fma_peak(int threads, double seconds) {
   if (!(seconds > 0)) refuse("seconds", "be positive", std::to_string(seconds));
   const vqk::FmaPeak args{check_threads(threads), seconds};
@@ -322,21 +188,10 @@ PYBIND11_MODULE(_native, m) {
         py::arg("grad_loss"), py::arg("commitment_weight"), py::arg("codebook_weight"),
         py::arg("grad_x"), py::arg("grad_codebook"), py::arg("threads"));
 
-  m.def("normalize_codes", &normalize_codes, py::arg("codebook"), py::arg("unit"), py::arg("norms"),
-        py::arg("threads"));
-  m.def("sample_rows", &sample_rows, py::arg("x"), py::arg("mask"), py::arg("clock"),
-        py::arg("count"), py::arg("seed"), py::arg("rows"), py::arg("found"));
-  m.def("observe", &observe, py::arg("pending_counts"), py::arg("pending_sums"),
-        py::arg("pending_rows"), py::arg("pending_steps"), py::arg("counts"), py::arg("sums"),
-        py::arg("rows"), py::arg("found"), py::arg("num_codes"), py::arg("dim"),
-        py::arg("num_rows"), py::arg("threads"));
-  m.def("advance", &advance, py::arg("codebook"), py::arg("cluster_size"), py::arg("embed_sum"),
-        py::arg("pending_counts"), py::arg("pending_sums"), py::arg("candidates"),
-        py::arg("pending_steps"), py::arg("clock"), py::arg("num_codes"), py::arg("dim"),
-        py::arg("num_candidates"), py::arg("decay"), py::arg("epsilon"), py::arg("steps_due"),
-        py::arg("unit"), py::arg("threshold"), py::arg("revive_every"), py::arg("threads"));
-
+  vqk::bindings::define_state(m);
   m.def("fma_peak", &fma_peak, py::arg("threads"), py::arg("seconds"));
+  vqk::bindings::define_residual(m);
+
   m.def("isa", &vqk::isa);
   m.def("isa_levels", &isa_levels);
   m.def("force_isa", &vqk::force_isa, py::arg("name"));

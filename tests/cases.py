@@ -326,3 +326,9 @@ def as_matrix(x: Tensor, channel_dim: int) -> Tensor:
 def batch(d: int = 6, k: int = 11, seed: int = 20) -> tuple[Tensor, Tensor]:
     """24 rows for ``LAYOUTS`` and a small codebook."""
     return gaussian(24, k, d, seed)
+
+
+def codebooks(codebook: Tensor, levels: int) -> Tensor:
+    """(L, K, D): the codebook at the scale at which residuals shrink, level by level."""
+    orders = [torch.randperm(len(codebook), generator=generator(level)) for level in range(levels)]
+    return torch.stack([codebook[order] * 0.5**level for level, order in enumerate(orders)])

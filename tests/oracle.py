@@ -47,6 +47,22 @@ def on_case(name: str, dtype: torch.dtype, metric: str) -> tuple[np.ndarray, np.
     return nearest_code(*cases.search(name, dtype), metric)
 
 
+def residual(x: Tensor, codebooks: Tensor) -> tuple[Tensor, Tensor]:
+    """(N, L) indices and (L + 1, N, D) float32 residuals of the rows of x, level by level.
+
+    ``codebooks`` is (L, K, D). A row that is not finite, or no longer, has index 0 and NaN.
+    """
+    left, indices = [x.float().numpy()], []
+    for codes in codebooks:
+        chosen, _ = nearest_code(torch.from_numpy(left[-1]), codes, "l2")
+        code = codes.float().numpy()[chosen]
+        finite = np.isfinite(left[-1]).all(axis=1, keepdims=True)
+        with np.errstate(over="ignore", invalid="ignore"):
+            left.append(np.where(finite, left[-1] - code, np.float32("nan")))
+        indices.append(chosen)
+    return torch.from_numpy(np.stack(indices, axis=1)), torch.from_numpy(np.stack(left))
+
+
 def pair_scores(rows: np.ndarray, codes: np.ndarray, metric: str) -> np.ndarray:
     """F of every pair, (N, K): squared distance, or dot product for cosine."""
     score = np.zeros((len(rows), len(codes)))

@@ -22,10 +22,11 @@ def step(module, x, upstream):
     torch.autograd.backward([out.quantized, out.loss], [upstream, None])
     return out
 
-backend, n, k, d = sys.argv[1], *map(int, sys.argv[2:])
+backend, n, k, d, levels = sys.argv[1], *map(int, sys.argv[2:])
 g = torch.Generator().manual_seed(0)
 codes = torch.randn(k, d, generator=g)
-module = vq.nn.VectorQuantizer(k, d, init=codes, backend=backend)
+make = lambda: vq.nn.VectorQuantizer(k, d, init=codes, backend=backend)
+module = vq.nn.ResidualVQ(make, levels) if levels else make()
 warm = torch.randn(64, d, generator=g)  # lazy imports and thread pools
 step(module, warm.clone().requires_grad_(), warm)
 x = torch.randn(4, d, n // 4, generator=g).requires_grad_()
@@ -37,14 +38,14 @@ print((kilobytes("VmHWM") - before) / 1024)
 """
 
 
-def _growth_in_megabytes(backend: str, n: int, k: int, d: int) -> float:
+def _growth_in_megabytes(backend: str, n: int, k: int, d: int, levels: int = 0) -> float:
     try:
         with open("/proc/self/clear_refs", "w") as file:
             file.write("5")
     except OSError as error:
         pytest.skip(f"the high-water mark of memory cannot be reset here: {error}")
     done = subprocess.run(
-        [sys.executable, "-c", _MEASURE, backend, str(n), str(k), str(d)],
+        [sys.executable, "-c", _MEASURE, backend, *map(str, (n, k, d, levels))],
         capture_output=True,
         text=True,
         check=True,
@@ -62,6 +63,12 @@ def test_a_native_training_step_stays_under_100_mb() -> None:
 def test_a_native_training_step_holds_no_second_copy_of_strided_rows() -> None:
     """Two outputs of x's size (64 MB each), and less than half of that size for all the rest."""
     assert _growth_in_megabytes("native", 262144, 64, 64) < 2 * 64 + 30
+
+
+@pytest.mark.skipif("native" not in available(), reason="native is not built")
+def test_levels_are_not_kept_apart() -> None:
+    """N x L x D floats would be 268 MB, and N x K ones 537 MB; the codebooks' share is small."""
+    assert _growth_in_megabytes("native", 131072, 1024, 16, levels=32) < 150
 
 
 def test_the_reference_makes_no_n_by_k_matrix_either() -> None:

@@ -73,6 +73,38 @@ def quantize(
     )
 
 
+def residual_quantize(
+    x: Tensor,
+    codebooks: list[Tensor],
+    *,
+    indices: Tensor,
+    commitment_weight: float = 0.25,
+    codebook_weight: float = 1.0,
+    estimator: str = "straight_through",
+    mask: Tensor | None = None,
+) -> Quantized:
+    """``quantize`` level by level on the rows of x (N, D), with the given (N, L) indices.
+
+    One estimator between x and the sum of the codes; losses are added, the rest is stacked.
+    """
+    keep = torch.ones(len(x), dtype=torch.bool) if mask is None else mask
+    weights = {"commitment_weight": commitment_weight, "codebook_weight": codebook_weight}
+    left, total, levels = x, torch.zeros_like(x), []
+    for chosen, codes in zip(indices.T, codebooks, strict=True):
+        levels.append(quantize(left, codes, indices=chosen, mask=mask, **weights))
+        vectors = codes.detach()[chosen.clamp(min=0)]
+        left, total = left - vectors, total + vectors
+    passed = rotate(x, total) if estimator == "rotation" else x + (total - x).detach()
+    return Quantized(
+        quantized=torch.where(keep[:, None], passed, x),
+        indices=torch.stack([level.indices for level in levels], dim=1),
+        loss=torch.stack([level.loss for level in levels]).sum(),
+        mse=torch.stack([level.mse for level in levels]),
+        counts=torch.stack([level.counts for level in levels]),
+        sums=torch.stack([level.sums for level in levels]),
+    )
+
+
 def rotate(x: Tensor, q: Tensor) -> Tensor:
     """Takes x to q by a rotation in their plane and a scaling, both constant in the gradient."""
     x_hat, q_hat = F.normalize(x.detach(), dim=1), F.normalize(q, dim=1)

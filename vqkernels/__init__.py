@@ -6,6 +6,7 @@
 
 from vqkernels import nn
 from vqkernels._explain import Explanation, explain
+from vqkernels._residual_quantize import residual_quantize
 from vqkernels._version import __version__
 from vqkernels.functional import (
     code_sums,
@@ -37,5 +38,6 @@ __all__ = [
     "nearest_code",
     "nn",
     "prepare",
+    "residual_quantize",
     "vector_quantize",
 ]

@@ -8,7 +8,15 @@ from vqkernels import _checks
 from vqkernels.ops import dispatch
 from vqkernels.prepared import PreparedCodebook
 
-_EXPLAINED = ("nearest_code", "vq_forward", "vq_backward", "lookup", "code_sums")
+_EXPLAINED = (
+    "nearest_code",
+    "vq_forward",
+    "vq_backward",
+    "residual",
+    "residual_backward",
+    "lookup",
+    "code_sums",
+)
 
 
 class Explanation:

@@ -36,6 +36,9 @@ class CodeSums(NamedTuple):
 class CodeUsage(NamedTuple):
     """How the codebook was used by one call. The properties compute when they are read.
 
+    A residual quantizer of L levels has one more dimension, of size L, at the front of every
+    shape: each level is described on its own.
+
     Attributes:
         counts: int64 (K,), valid rows that chose each code.
         mse: float32 (float64 for float64 input) 0-d, mean squared quantization error over the
@@ -48,21 +51,21 @@ class CodeUsage(NamedTuple):
     @property
     def perplexity(self) -> Tensor:
         """exp of the entropy (nats) of the code frequencies: 1 to K; 0 when no row counted."""
-        total = self.counts.sum()
-        p = self.counts.double() / total.clamp(min=1)
-        entropy = -torch.special.xlogy(p, p).sum()
+        total = self.counts.sum(dim=-1)
+        p = self.counts.double() / total.clamp(min=1)[..., None]
+        entropy = -torch.special.xlogy(p, p).sum(dim=-1)
         return torch.where(total > 0, entropy.exp(), 0.0).float()
 
     @property
     def active(self) -> Tensor:
         """int64 0-d, codes that were chosen at least once."""
-        return (self.counts > 0).sum()
+        return (self.counts > 0).sum(dim=-1)
 
     @property
     def active_ceiling(self) -> Tensor:
         """float32 0-d, codes that uniform use of N rows would hit: K*(1 - (1-1/K)^N)."""
-        k = self.counts.numel()
-        n = self.counts.sum().double()
+        k = self.counts.shape[-1]
+        n = self.counts.sum(dim=-1).double()
         hit = torch.where(n > 0, 1.0, 0.0) if k == 1 else 1.0 - (1.0 - 1.0 / k) ** n
         return (k * hit).float()
 
@@ -71,12 +74,13 @@ class VQOutput(NamedTuple):
     """Result of a quantizer.
 
     Attributes:
-        quantized: shape and dtype of x; each vector is the chosen code. Differentiable in x
-            through the estimator.
-        indices: int64, positions of x; -1 where masked.
+        quantized: shape and dtype of x; each vector is the chosen code, or the sum of one code
+            per level. Differentiable in x through the estimator.
+        indices: int64, positions of x; -1 where masked. A residual quantizer's have the levels in
+            one more dimension, the last.
         loss: float32 (float64 for float64 input) 0-d, commitment plus codebook loss.
             Differentiable.
-        usage: counts and mean squared error of this call.
+        usage: counts and mean squared error of this call, per level of a residual quantizer.
     """
 
     quantized: Tensor

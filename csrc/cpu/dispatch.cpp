@@ -99,5 +99,7 @@ void normalize_codes(const NormalizeCodes& args) { run(&Kernels::normalize_codes
 void observe(const Observe& args) { run(&Kernels::observe, args); }
 void advance(const Advance& args) { run(&Kernels::advance, args); }
 double fma_peak(const FmaPeak& args) { return run(&Kernels::fma_peak, args); }
+void residual(const Residual& args) { run(&Kernels::residual, args); }
+void residual_backward(const ResidualBackward& args) { run(&Kernels::residual_backward, args); }
 
 }  // namespace vqk

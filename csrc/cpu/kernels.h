@@ -8,6 +8,8 @@
 #include "vqk/normalize_codes.h"
 #include "vqk/observe.h"
 #include "vqk/prepare.h"
+#include "vqk/residual.h"
+#include "vqk/residual_backward.h"
 #include "vqk/vq_backward.h"
 #include "vqk/vq_forward.h"
 
@@ -26,6 +28,8 @@ struct Kernels {
   void (*observe)(const Observe&);
   void (*advance)(const Advance&);
   double (*fma_peak)(const FmaPeak&);
+  void (*residual)(const Residual&);
+  void (*residual_backward)(const ResidualBackward&);
 };
 
 namespace portable {
@@ -51,6 +55,8 @@ void normalize_codes(const NormalizeCodes& args);
 void observe(const Observe& args);
 void advance(const Advance& args);
 double fma_peak(const FmaPeak& args);
+void residual(const Residual& args);
+void residual_backward(const ResidualBackward& args);
 }  // namespace VQK_LEVEL
 #endif
 

@@ -2,6 +2,8 @@
 
 #include "double8.h"
 #include "kernels.h"
+#include "masked_rows.h"
+#include "mean_error.h"
 #include "memory.h"
 #include "parallel.h"
 #include "row_norms.h"
@@ -48,10 +50,6 @@ Workspace lay_out(const Search& search, int64_t dim, float* memory) {
   return w;
 }
 
-void copy_row(const float* from, float* to, int64_t count) {
-  for (int64_t i = 0; i < count; ++i) to[i] = from[i];
-}
-
 // Writes the code to `q`, (padded(D),), or NaN where the row is not finite, and returns
 // |x / divisor - q|^2. Eight lanes, combined in a fixed order.
 template <bool divide>
@@ -75,25 +73,6 @@ double quantize_row(const float* x, const float* code, bool finite, double divis
   return sum_lanes(sum);
 }
 
-// Moves unmasked rows to the front of the tile; masked ones go to their place in `quantized`.
-int64_t separate_masked(const VqForward& args, int64_t first, int64_t count,
-                        const RowResults& results, float* quantized, const Workspace& w) {
-  const int64_t width = padded(args.x.dim);
-  int64_t kept = 0;
-  for (int64_t r = 0; r < count; ++r) {
-    if (args.mask[first + r] != 0) {
-      if (kept != r) copy_row(w.tile + r * width, w.tile + kept * width, width);
-      w.positions[kept++] = r;
-      continue;
-    }
-    copy_row(w.tile + r * width, quantized + r * width, width);
-    args.indices[first + r] = -1;
-    results.codes[first + r] = -1;
-    results.errors[first + r] = 0.0;
-  }
-  return kept;
-}
-
 void process_block(const VqForward& args, const Search& search, int64_t first, int64_t count,
                    const RowResults& results, const Workspace& w) {
   const int64_t dim = args.x.dim, width = padded(dim);
@@ -104,7 +83,14 @@ void process_block(const VqForward& args, const Search& search, int64_t first, i
   int64_t kept = count;
   if (masked) {
     load_rows(args.x, first, count, w.tile);
-    kept = separate_masked(args, first, count, results, quantized, w);
+    const uint8_t* mask = args.mask + first;
+    kept = separate_masked(mask, count, width, w.tile, quantized, w.positions);
+    for (int64_t r = 0; r < count; ++r) {
+      if (mask[r] != 0) continue;
+      args.indices[first + r] = -1;
+      results.codes[first + r] = -1;
+      results.errors[first + r] = 0.0;
+    }
   } else {
     tile = as_tile(args.x, first, count, w.tile);
   }
@@ -128,23 +114,6 @@ void process_block(const VqForward& args, const Search& search, int64_t first, i
   if (in_place == nullptr) store_rows(args.quantized, first, count, quantized);
 }
 
-// Mean over unmasked elements. Eight lanes, combined in a fixed order.
-float mean_error(const VqForward& args, const double* errors) {
-  const int64_t num_rows = args.x.count;
-  Double8 lanes_total{};
-  int64_t n = 0;
-  for (; n + 8 <= num_rows; n += 8) lanes_total = lanes_total + load(errors + n);
-  double total = sum_lanes(lanes_total);
-  for (; n < num_rows; ++n) total += errors[n];
-
-  int64_t valid = num_rows;
-  if (args.mask != nullptr) {
-    valid = 0;
-    for (n = 0; n < num_rows; ++n) valid += args.mask[n] != 0;
-  }
-  return valid == 0 ? 0.0f : float(total / (double(valid) * double(args.x.dim)));
-}
-
 }  // namespace
 
 void vq_forward(const VqForward& args) {
@@ -165,7 +134,7 @@ void vq_forward(const VqForward& args) {
                     lay_out(search, dim, memory.data() + worker * floats));
     });
   }
-  *args.mse = mean_error(args, results.errors);
+  *args.mse = mean_error(results.errors, args.mask, num_rows, dim);
   sorted_sums({results.codes, args.num_codes, &args.x, results.divisors, nullptr, 1.0, args.counts,
                args.sums, args.threads});
 }

@@ -31,8 +31,13 @@ def _ema() -> tuple[Tensor, ...]:
     return CODES.clone(), _floats(), CODES.clone()
 
 
+BOOKS = cases.codebooks(CODES, 3)
+BOOK_INDICES = INDICES[:, None].expand(24, 3).contiguous()
+IMAGE_BOOK_INDICES = BOOK_INDICES.reshape(2, 3, 4, 3)
+_NOTHING = torch.empty(0)
 _ADVANCE = (0.9, 1e-5, 1, "l2", 1.0, 1)
 _BACKWARD = ("straight_through", 0.25, 1.0)
+_BOTH = (1, torch.float32, True, True, None)
 # op -> argument lists: with and without every optional one
 ARGUMENTS: dict[str, list[tuple[Any, ...]]] = {
     "prepare": [(CODES, "l2", None), (CODES.half(), "cosine", "reference")],
@@ -51,6 +56,23 @@ ARGUMENTS: dict[str, list[tuple[Any, ...]]] = {
         (None, ONE.float(), X, X, INDICES, 11, "cosine", *_BACKWARD, 1, True, False, None),
         (IMAGE, None, IMAGE, IMAGE, IMAGE_INDICES, 11, "l2", *_BACKWARD, 1, False, True, None),
         (X, None, X, X, INDICES, 11, "l2", "rotation", 0.0, 0.0, 1, True, False, "reference"),
+    ],
+    "residual": [
+        (X, BOOKS, 3, None, 1, True, True, True, None),
+        (IMAGE.half(), CODES[None], 3, MASK.reshape(2, 3, 4), 1, False, True, False, "reference"),
+        (X.double(), BOOKS, 3, MASK, 1, True, False, True, None),
+    ],
+    "residual_backward": [
+        (X, ONE.float(), None, None, X, BOOKS, BOOK_INDICES, False, *_BACKWARD, *_BOTH),
+        (None, ONE.float(), X, X, X, BOOKS, BOOK_INDICES, True, "rotation", 0.1, 0.2, *_BOTH),
+        (
+            *(IMAGE.half(), None, None, None, IMAGE, BOOKS[:0], IMAGE_BOOK_INDICES),
+            *(False, *_BACKWARD, 1, torch.float16, True, False, None),
+        ),
+        (
+            *(X, ONE.float(), None, None, _NOTHING, BOOKS, BOOK_INDICES),
+            *(False, *_BACKWARD, 1, torch.float32, False, True, "reference"),
+        ),
     ],
     "lookup": [(INDICES, CODES, 1), (IMAGE_INDICES, CODES.half(), 1), (INDICES[:0], CODES, 0)],
     "lookup_backward": [(X, INDICES, 11, 1), (IMAGE.half(), IMAGE_INDICES, 11, 1)],
@@ -73,6 +95,10 @@ ARGUMENTS: dict[str, list[tuple[Any, ...]]] = {
     "kmeans_step_": [
         (*_ema(), ZERO, COUNTS, SUMS, "l2"),
         (CODES.clone(), None, None, ZERO, COUNTS, SUMS, "cosine"),
+    ],
+    "sample_residuals": [
+        (X, BOOKS, BOOK_INDICES, None, CLOCK, 8, 0, 1),
+        (IMAGE, CODES[None], IMAGE_BOOK_INDICES, MASK.reshape(2, 3, 4), CLOCK, 30, 1, 1),
     ],
     "sample_rows": [
         (X, None, CLOCK, 8, 0, "l2", 1),
@@ -135,6 +161,15 @@ def test_fakes_have_the_strides_of_the_results(layout: str, dtype: torch.dtype) 
         (
             "vq_backward",
             (x, loss, x, quantized, indices, 11, "l2", *weights, channel_dim, True, True, None),
+        ),
+        ("residual", (x, BOOKS, 3, mask, channel_dim, True, True, True, None)),
+        (
+            "residual_backward",
+            (
+                *(x, loss, x, quantized, torch.empty_like(x, dtype=quantized.dtype)),
+                *(BOOKS.to(quantized.dtype), indices[..., None].repeat_interleave(3, -1), False),
+                *(*weights, channel_dim, dtype, True, True, None),
+            ),
         ),
         ("lookup", (indices, CODES.to(dtype), channel_dim)),
         ("lookup_backward", (x, indices, 11, channel_dim)),

@@ -318,6 +318,97 @@ def _wrote(*tensors: Tensor | None) -> None:
             torch.autograd.graph.increment_version(tensor)
 
 
+def residual(
+    x: Tensor,
+    codebooks: Tensor,
+    prepared: list[Tensor] | None,
+    levels: int,
+    mask: Tensor | None,
+    channel_dim: int,
+    statistics: bool,
+    need_x: bool,
+    need_codebooks: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    books, k, d = codebooks.shape
+    quantized = like_x(x, torch.float32)
+    indices = x.new_empty((*row_shape(x, channel_dim), levels), dtype=torch.int64)
+    mse = x.new_empty(levels, dtype=torch.float32)
+    counts = x.new_empty((levels, k), dtype=torch.int64)
+    sums = x.new_empty((levels if statistics else 0, k, d), dtype=torch.float32)
+    remainder = like_x(x, torch.float32) if need_x else x.new_empty(0, dtype=torch.float32)
+    code_remainders = x.new_empty((levels if need_codebooks else 0, k, d), dtype=torch.float32)
+    codes = _codes(codebooks)
+    kept = _flat_mask(mask)
+    _core.residual(
+        _rows(x, channel_dim),
+        codes.data_ptr(),
+        k,
+        levels,
+        books != levels,
+        [_prepared([part]) for part in prepared or ()],
+        _pointer(kept),
+        indices.data_ptr(),
+        _rows(quantized, channel_dim),
+        _rows(remainder, channel_dim) if need_x else None,
+        mse.data_ptr(),
+        counts.data_ptr(),
+        sums.data_ptr() if statistics else 0,
+        code_remainders.data_ptr() if need_codebooks else 0,
+        _threads(x.numel() * k * levels),
+    )
+    return quantized, indices, mse, counts, sums, remainder, code_remainders
+
+
+def residual_backward(
+    grad_quantized: Tensor | None,
+    grad_loss: Tensor | None,
+    x: Tensor | None,
+    quantized: Tensor | None,
+    remainder: Tensor,
+    code_remainders: Tensor,
+    indices: Tensor,
+    shared: bool,
+    estimator: str,
+    commitment_weight: float,
+    codebook_weight: float,
+    channel_dim: int,
+    dtype: torch.dtype,
+    need_x: bool,
+    need_codebooks: bool,
+) -> tuple[Tensor, Tensor]:
+    _, k, d = code_remainders.shape
+    levels = indices.shape[-1]
+    grad_x = like_x(remainder, dtype) if need_x else remainder.new_empty(0, dtype=dtype)
+    books = (1 if shared else levels, k, d) if need_codebooks else (0,)
+    grad_codebooks = code_remainders.new_empty(books)
+    flat = _flat_indices(indices)
+
+    def rows(value: Tensor | None) -> Any:
+        return None if value is None or not need_x else _rows(value, channel_dim)
+
+    _core.residual_backward(
+        _ESTIMATOR[estimator],
+        rows(x),
+        rows(quantized),
+        rows(remainder),
+        code_remainders.data_ptr() if need_codebooks else 0,
+        flat.data_ptr(),
+        flat.numel() // levels,
+        d,
+        k,
+        levels,
+        shared,
+        rows(grad_quantized),
+        _pointer(grad_loss),
+        commitment_weight,
+        codebook_weight,
+        rows(grad_x),
+        grad_codebooks.data_ptr() if need_codebooks else 0,
+        _threads(remainder.numel() + code_remainders.numel()),
+    )
+    return grad_x, grad_codebooks
+
+
 def _threads(multiply_adds: int) -> int:
     return torch.get_num_threads() if multiply_adds >= _WORTH_SHARING else 1
 

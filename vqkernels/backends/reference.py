@@ -17,6 +17,8 @@ when x or the codebook is float64.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -209,6 +211,110 @@ def vq_backward(
         error = torch.where(valid, scale * codebook_weight * (codes - unit), 0.0)
         target = torch.where(flat >= 0, flat, num_codes)
         grad_codes = _scatter_rows(error, target, num_codes + 1)[:num_codes].to(quantized.dtype)
+    return grad_x, grad_codes
+
+
+def residual(
+    x: Tensor,
+    codebooks: Tensor,
+    levels: int,
+    mask: Tensor | None,
+    channel_dim: int,
+    statistics: bool,
+    need_x: bool,
+    need_codebooks: bool,
+    nearest: Callable[[Tensor, Tensor], Tensor],
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """``vq_forward`` on x, then on what each level leaves of it: r_{l+1} = r_l - c_l (wide).
+
+    ``nearest(rows, codes)`` is the search. Returns (quantized, indices, mse, counts, sums,
+    remainder, code_remainders): the last two are the sums of r_{l+1} over the levels, shaped like
+    x, and over the rows of each code, (L, K, D).
+    """
+    dtype = wide(x.dtype, codebooks.dtype)
+    rows = as_rows(x, channel_dim).to(dtype)
+    flat_mask = None if mask is None else mask.reshape(-1)
+    num_codes, dim = codebooks.shape[1:]
+    left = rows
+    quantized = remainder = torch.full_like(rows, -0.0)  # -0.0 + c has the bits of c
+    steps = []
+    for level in range(levels):
+        codes = codebooks[level % len(codebooks)].to(dtype)
+        step = vq_forward(left, codes, nearest(left, codes), flat_mask, "l2", 1, statistics)
+        chosen, flat = step[:2]
+        left = torch.where((flat >= 0)[:, None], left - chosen, 0.0)
+        quantized, remainder = quantized + chosen, remainder + left
+        per_code = left.new_empty(0, num_codes, dim)
+        if need_codebooks:
+            target = torch.where(flat >= 0, flat, num_codes)
+            per_code = _scatter_rows(left.double(), target, num_codes + 1)[None, :num_codes]
+        steps.append((*step[1:], per_code.to(dtype)))
+
+    indices, mse, counts, sums, code_remainders = zip(*steps, strict=True)
+    valid = (flat >= 0)[:, None]
+    return (
+        write_rows(torch.where(valid, quantized, rows), like_x(x, dtype), channel_dim),
+        torch.stack(indices, dim=1).reshape(*row_shape(x, channel_dim), levels),
+        torch.stack(mse),
+        torch.stack(counts),
+        torch.stack(sums) if statistics else rows.new_empty(0, num_codes, dim),
+        write_rows(remainder, like_x(x, dtype), channel_dim) if need_x else rows.new_empty(0),
+        torch.cat(code_remainders),
+    )
+
+
+def residual_backward(
+    grad_quantized: Tensor | None,
+    grad_loss: Tensor | None,
+    x: Tensor | None,
+    quantized: Tensor | None,
+    remainder: Tensor,
+    code_remainders: Tensor,
+    indices: Tensor,
+    shared: bool,
+    estimator: str,
+    commitment_weight: float,
+    codebook_weight: float,
+    channel_dim: int,
+    dtype: torch.dtype,
+    need_x: bool,
+    need_codebooks: bool,
+) -> tuple[Tensor, Tensor]:
+    """Gradients of ``sum(grad_quantized * quantized) + grad_loss * loss`` in x and the codes.
+
+    The derivative of every level's term is a multiple of what the level leaves, r_l - c_l, and the
+    forward has added these up. The estimator acts once, between x and the sum of its codes.
+    """
+    valid = (indices[..., 0] >= 0).reshape(-1, 1)
+    scale = None
+    if grad_loss is not None:
+        size = remainder.shape[channel_dim] if need_x else code_remainders.shape[2]
+        scale = grad_loss.double() * 2.0 / (valid.sum() * size).clamp(min=1)
+
+    grad_x = remainder.new_empty(0, dtype=dtype)
+    if need_x:
+        left = as_rows(remainder, channel_dim).double()
+        upstream = torch.zeros_like(left)
+        if grad_quantized is not None:
+            upstream = as_rows(grad_quantized, channel_dim).double()
+        grad = upstream
+        if estimator == "rotation" and x is not None and quantized is not None:
+            ends = (as_rows(value, channel_dim).double() for value in (x, quantized))
+            grad = _rotate_back(upstream, *ends)
+        if scale is not None:
+            grad = grad + scale * commitment_weight * left
+        grad = torch.where(valid, grad, upstream)
+        grad_x = write_rows(grad.to(dtype), like_x(remainder, dtype), channel_dim)
+
+    grad_codes = code_remainders.new_empty(0)
+    if need_codebooks:
+        sums = code_remainders.double()
+        sums = sums.sum(dim=0, keepdim=True) if shared else sums
+        if scale is None:
+            sums = torch.zeros_like(sums)
+        else:
+            sums = -scale * codebook_weight * sums
+        grad_codes = sums.to(code_remainders.dtype)
     return grad_x, grad_codes
 
 

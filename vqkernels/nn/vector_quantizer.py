@@ -155,9 +155,7 @@ class VectorQuantizer(FullPrecision):
             self.codebook,
             self._packed(),
             commitment_weight=self.commitment_weight,
-            codebook_weight=float(self.update.weight)
-            if isinstance(self.update, Gradient)
-            else 0.0,
+            codebook_weight=self._codebook_weight,
             estimator=self.estimator,
             metric=self.metric,
             mask=mask,
@@ -238,6 +236,10 @@ class VectorQuantizer(FullPrecision):
         self._owner_key = ops.on_initialised(self._leave_init_out)
 
     @property
+    def _codebook_weight(self) -> float:
+        return float(self.update.weight) if isinstance(self.update, Gradient) else 0.0
+
+    @property
     def _every(self) -> int:
         return self.update.every if isinstance(self.update, EMA) else 1
 
@@ -291,8 +293,6 @@ class VectorQuantizer(FullPrecision):
     def _observe(
         self, x: Tensor, mask: Tensor | None, channel: int, counts: Tensor, sums: Tensor
     ) -> None:
-        if self.pending_counts is None:
-            return
         rows = found = None
         if self.revive is not None:
             rows, found = ops.sample_rows(
@@ -304,6 +304,15 @@ class VectorQuantizer(FullPrecision):
                 self.metric,
                 channel,
             )
+        self._store(counts, sums, rows, found)
+
+    @torch.no_grad()
+    def _store(
+        self, counts: Tensor, sums: Tensor | None, rows: Tensor | None, found: Tensor | None
+    ) -> None:
+        """Keeps the statistics and the candidates for revival of one training forward."""
+        if self.pending_counts is None:
+            return
         ops.observe_(
             self.pending_counts,
             self.pending_sums,

@@ -14,6 +14,10 @@ from vqkernels.ops.nearest_code import nearest_code
 from vqkernels.ops.normalize_codes import NormalizeCodes, normalize_codes
 from vqkernels.ops.observe import observe_
 from vqkernels.ops.prepare import prepare
+from vqkernels.ops.residual import residual
+from vqkernels.ops.residual_backward import residual_backward
+from vqkernels.ops.residual_quantize import ResidualQuantize
+from vqkernels.ops.sample_residuals import sample_residuals
 from vqkernels.ops.sample_rows import sample_rows
 from vqkernels.ops.vector_quantize import VectorQuantize
 from vqkernels.ops.vq_backward import vq_backward
@@ -22,6 +26,7 @@ from vqkernels.ops.vq_forward import vq_forward
 __all__ = [
     "Lookup",
     "NormalizeCodes",
+    "ResidualQuantize",
     "VectorQuantize",
     "advance_",
     "code_sums",
@@ -36,6 +41,9 @@ __all__ = [
     "observe_",
     "on_initialised",
     "prepare",
+    "residual",
+    "residual_backward",
+    "sample_residuals",
     "sample_rows",
     "vq_backward",
     "vq_forward",

@@ -45,6 +45,14 @@ def in_torch(
     x: Tensor, mask: Tensor | None, clock: Tensor, count: int, seed: int, channel_dim: int
 ) -> tuple[Tensor, Tensor]:
     """The specification, on any device, for at least one position."""
+    position, found = drawn_positions(x, mask, clock, count, seed, channel_dim)
+    return take_rows(x, position, channel_dim).to(wide(x.dtype)), found
+
+
+def drawn_positions(
+    x: Tensor, mask: Tensor | None, clock: Tensor, count: int, seed: int, channel_dim: int
+) -> tuple[Tensor, Tensor]:
+    """Row numbers of the sample, and how many at the front are of usable rows."""
     n = math.prod(row_shape(x, channel_dim))
     slot = torch.arange(count, device=x.device)
     if mask is None:
@@ -58,13 +66,12 @@ def in_torch(
     position = torch.where(total < count, slot % total.clamp(min=1), drawn)
     if mask is not None:
         position = torch.searchsorted(running, position + 1).clamp(max=n - 1)
-    rows = take_rows(x, position, channel_dim).to(wide(x.dtype))
-
-    usable = (slot < total) & rows.isfinite().all(dim=1)
+    finite = take_rows(x, position, channel_dim).isfinite().all(dim=1)
+    usable = (slot < total) & finite
     order = torch.where(usable, 0, 1 << 32) + hash32(slot, clock, seed + 1)
     order = order.argsort(stable=True)
     found = usable.sum()
-    return rows[order[slot % found.clamp(min=1)]], found
+    return position[order[slot % found.clamp(min=1)]], found
 
 
 def _fake(

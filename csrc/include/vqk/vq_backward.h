@@ -2,16 +2,11 @@
 
 #include <cstdint>
 
+#include "vqk/estimator.h"
 #include "vqk/metric.h"
 #include "vqk/rows.h"
 
 namespace vqk {
-
-// How the gradient of the quantized rows reaches x.
-enum class Estimator {
-  straight_through,  // unchanged
-  rotation,          // (|q|/|u|) R^T g, R the rotation from u/|u| to q/|q| (arXiv 2410.06424)
-};
 
 // Gradient of sum(grad_quantized * quantized) + grad_loss * loss, where loss is the mean over the
 // valid elements of commitment_weight * (u - sg(q))^2 + codebook_weight * (sg(u) - q)^2, and

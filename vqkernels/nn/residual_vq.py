@@ -1,0 +1,224 @@
+"""ResidualVQ: quantizers that each take what the ones before have left, run as one op."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from vqkernels import _checks, functional, ops
+from vqkernels._residual_quantize import residual_with_sums
+from vqkernels.nn.vector_quantizer import VectorQuantizer
+from vqkernels.options import EMA
+from vqkernels.outputs import VQOutput
+
+# What one op for all levels needs equal.
+_SAME = (
+    "num_embeddings",
+    "embedding_dim",
+    "commitment_weight",
+    "update",
+    "estimator",
+    "metric",
+    "revive",
+    "channel_dim",
+    "backend",
+)
+
+
+class ResidualVQ(nn.Module):
+    """Residual vector quantization (Zeghidour et al. 2021, arXiv 2107.03312, algorithm 1).
+
+    Level l quantizes r_l = x - (c_0 + ... + c_{l-1}); ``quantized`` is the sum of all codes. The
+    values, losses and gradients are those of ``vqkernels.residual_quantize``. The levels are
+    ``VectorQuantizer`` modules in ``quantizers``, which keep the codebooks and their statistics by
+    the rules that they have alone: the codebooks move at the start of the next training forward,
+    on ``flush()``, and on leaving training mode when due; checkpointing and ``EMA(every=...)`` are
+    as described there. k-means initialises level after level on the residuals of the first
+    training batch, and a dead code of level l is revived by a residual r_l.
+
+    Args:
+        make: called once per level (once in all when shared); returns a new ``VectorQuantizer``.
+            They may differ in their codes only. ``metric`` must be "l2": codes of length 1 cannot
+            describe residuals that shrink.
+        levels: L, at least 1.
+        shared: all levels use one codebook. Its statistics are added over the levels, its
+            candidates for revival are taken from all of them, and k-means sees x itself.
+
+    Attributes:
+        quantizers: ModuleList of L ``VectorQuantizer``, or of one when shared.
+        levels: L.
+
+    Raises:
+        TypeError, ValueError: an argument, or what ``make`` returns, breaks its contract.
+    """
+
+    def __init__(
+        self, make: Callable[[], VectorQuantizer], levels: int, *, shared: bool = False
+    ) -> None:
+        super().__init__()
+        if not callable(make):
+            raise TypeError(f"make must be callable, got {make!r}")
+        _checks.integer_at_least("levels", levels, 1)
+        if not isinstance(shared, bool):
+            raise TypeError(f"shared must be a bool, got {shared!r}")
+        made = [make() for _ in range(1 if shared else levels)]
+        for module in made:
+            _check_equal(module, made[0])
+        if len({id(module) for module in made}) < len(made):
+            raise ValueError("make must return a new module at every call, got one twice")
+        self.quantizers = nn.ModuleList(made)
+        self.levels = int(levels)
+        self.shared = shared
+
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> VQOutput:
+        """Quantizes x by all levels; in training mode also keeps their statistics.
+
+        Args:
+            x: (B, D, *spatial) with ``channel_dim=1``; float32, float16 or bfloat16.
+            mask: bool, positions of x; False positions count nowhere and pass through.
+
+        Returns:
+            VQOutput(quantized, indices, loss, usage): indices (*positions, L), usage.counts
+            (L, K), usage.mse (L,); the loss is the sum over the levels.
+        """
+        first = self._level(0)
+        channel = first._check(x, mask)
+        if self.training:
+            self._initialise(x, mask, channel)
+            for level in self._modules_in_use():
+                level._advance(level._every)
+        codebooks = self._codebooks()
+        out, sums = residual_with_sums(
+            x,
+            codebooks,
+            self._packed(),
+            self.levels,
+            commitment_weight=first.commitment_weight,
+            codebook_weight=first._codebook_weight,
+            estimator=first.estimator,
+            mask=mask,
+            channel_dim=channel,
+            backend=first.backend,
+            statistics=self.training and isinstance(first.update, EMA),
+        )
+        if self.training:
+            self._observe(x, codebooks, mask, channel, out, sums)
+        return out
+
+    @torch.no_grad()
+    def encode(self, x: Tensor) -> Tensor:
+        """Indices of the codes: int64, (*positions, L). Changes no state."""
+        first = self._level(0)
+        channel = first._check(x, None)
+        options = (channel, False, False, False, first.backend)
+        return ops.residual(x, self._codebooks(), self._packed(), self.levels, None, *options)[1]
+
+    def decode(self, indices: Tensor) -> Tensor:
+        """Sums of the codes, float32, channels at ``channel_dim``; index -1 adds nothing.
+
+        Takes (*positions, L') with any L' from 1 to L: the first levels alone are a coarser
+        description. With all of them this equals ``forward(x).quantized`` at valid positions until
+        a codebook moves, up to the rounding to x's dtype. Differentiable in ``Gradient``
+        codebooks.
+        """
+        _checks.integers("indices", indices)
+        if indices.ndim < 2 or not 1 <= indices.shape[-1] <= self.levels:
+            raise ValueError(
+                f"indices must have shape (*positions, levels) with 1 to {self.levels} levels, "
+                f"got {tuple(indices.shape)}"
+            )
+        first, *rest = (
+            self._level(level).decode(indices[..., level]) for level in range(indices.shape[-1])
+        )
+        total = first
+        for vectors in rest:
+            total = total + vectors
+        return total
+
+    def flush(self) -> None:
+        """Moves the codebooks by whatever statistics are pending, due or not."""
+        for level in self._modules_in_use():
+            level.flush()
+
+    def init_codebook(self, x: Tensor, mask: Tensor | None = None) -> None:
+        """Runs the k-means initialisation of the levels that still lack it, on x, now."""
+        self._initialise(x, mask, self._level(0)._check(x, mask))
+
+    def _level(self, level: int) -> VectorQuantizer:
+        module = self.quantizers[0 if self.shared else level]
+        assert isinstance(module, VectorQuantizer)
+        return module
+
+    def _modules_in_use(self) -> list[VectorQuantizer]:
+        return [self._level(level) for level in range(len(self.quantizers))]
+
+    def _codebooks(self) -> Tensor:
+        """(L, K, D), or (1, K, D) when shared."""
+        return torch.stack([level.codebook for level in self._modules_in_use()])
+
+    def _packed(self) -> list[Tensor] | None:
+        packed = [level._packed() for level in self._modules_in_use()]
+        return [part for parts in packed for part in parts] if all(packed) else None
+
+    @torch.no_grad()
+    def _initialise(self, x: Tensor, mask: Tensor | None, channel: int) -> None:
+        left = x.detach()
+        modules = self._modules_in_use()
+        for position, level in enumerate(modules):
+            if not level._init_done:
+                level._initialise(left, mask, channel)
+            if all(other._init_done for other in modules[position + 1 :]):
+                return
+            indices = functional.nearest_code(
+                left, level.codebook, channel_dim=channel, backend=level.backend
+            ).indices
+            left = left - functional.lookup(indices, level.codebook, channel_dim=channel)
+
+    @torch.no_grad()
+    def _observe(
+        self,
+        x: Tensor,
+        codebooks: Tensor,
+        mask: Tensor | None,
+        channel: int,
+        out: VQOutput,
+        sums: Tensor,
+    ) -> None:
+        modules, first = self._modules_in_use(), self._level(0)
+        counts, rows, found = out.usage.counts, None, None
+        if first.revive is not None:
+            count, seed = first.revive.candidates, first.revive.seed
+            rows, found = ops.sample_residuals(
+                x.detach(), codebooks, out.indices, mask, first.clock, count, seed, channel
+            )
+        if self.shared:
+            counts, sums = counts.sum(dim=0, keepdim=True), sums.sum(dim=0, keepdim=True)
+            if rows is not None:  # candidate j is a residual of level j mod L
+                turn = torch.arange(rows.shape[1], device=rows.device)
+                rows = rows[turn % self.levels, turn][None]
+        for number, level in enumerate(modules):
+            level._store(
+                counts[number],
+                sums[number] if len(sums) else None,
+                None if rows is None else rows[number],
+                found,
+            )
+
+    def extra_repr(self) -> str:
+        return f"levels={self.levels}, shared={self.shared}"
+
+
+def _check_equal(module: Any, first: Any) -> None:
+    if not isinstance(module, VectorQuantizer):
+        raise TypeError(f"make must return a VectorQuantizer, got {type(module).__name__}")
+    if module.metric != "l2":
+        raise ValueError(f"make must return quantizers with metric='l2', got {module.metric!r}")
+    for name in _SAME:
+        value, expected = getattr(module, name), getattr(first, name)
+        if value != expected:
+            raise ValueError(
+                f"make must return quantizers with equal {name}, got {expected!r} and {value!r}"
+            )

@@ -1,0 +1,75 @@
+"""residual: all levels of a residual quantizer, with what their statistics and gradients need.
+
+``prepared`` holds one block per codebook.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from vqkernels._layout import like_x, row_shape
+from vqkernels._numerics import wide
+from vqkernels.backends import native, reference
+from vqkernels.ops._library import define
+from vqkernels.ops.dispatch import choose
+from vqkernels.ops.nearest_code import search
+
+_Result = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
+
+
+def _impl(
+    x: Tensor,
+    codebooks: Tensor,
+    prepared: list[Tensor] | None,
+    levels: int,
+    mask: Tensor | None,
+    channel_dim: int,
+    statistics: bool,
+    need_x: bool,
+    need_codebooks: bool,
+    backend: str | None,
+) -> _Result:
+    options = (mask, channel_dim, statistics, need_x, need_codebooks)
+    if choose("residual", x, codebooks, backend) == "native":
+        return native.residual(x, codebooks, prepared, levels, *options)
+
+    def nearest(rows: Tensor, codes: Tensor) -> Tensor:
+        return search(rows, codes, None, "l2", 1, backend)[0]
+
+    return reference.residual(x, codebooks, levels, *options, nearest)
+
+
+def _fake(
+    x: Tensor,
+    codebooks: Tensor,
+    prepared: list[Tensor] | None,
+    levels: int,
+    mask: Tensor | None,
+    channel_dim: int,
+    statistics: bool,
+    need_x: bool,
+    need_codebooks: bool,
+    backend: str | None,
+) -> _Result:
+    k, d = codebooks.shape[1:]
+    dtype = wide(x.dtype, codebooks.dtype)
+    return (
+        like_x(x, dtype),
+        x.new_empty((*row_shape(x, channel_dim), levels), dtype=torch.int64),
+        x.new_empty(levels, dtype=dtype),
+        x.new_empty((levels, k), dtype=torch.int64),
+        x.new_empty((levels if statistics else 0, k, d), dtype=dtype),
+        like_x(x, dtype) if need_x else x.new_empty(0, dtype=dtype),
+        x.new_empty((levels if need_codebooks else 0, k, d), dtype=dtype),
+    )
+
+
+residual = define(
+    "residual(Tensor x, Tensor codebooks, Tensor[]? prepared, int levels, Tensor? mask, "
+    "int channel_dim, bool statistics, bool need_x, bool need_codebooks, str? backend) "
+    "-> (Tensor quantized, Tensor indices, Tensor mse, Tensor counts, Tensor sums, "
+    "Tensor remainder, Tensor code_remainders)",
+    _impl,
+    _fake,
+)
