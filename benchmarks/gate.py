@@ -16,11 +16,13 @@ TESTS = {
         "tests/ops/test_nearest_code.py::test_equals_the_oracle",
         "tests/native/test_isa.py::test_search_is_the_oracle_at_any_thread_count",
     ),
+    "residual_quantize": ("tests/ops/test_residual.py",),
     "training_step": (
         "tests/ops/test_vq_forward.py::test_agrees_with_the_textbook_in_float64",
         "tests/ops/test_vq_backward.py::test_gradients_are_within_the_error_budget",
         "tests/ops/test_ema_update.py",
         "tests/nn/test_ema.py",
+        "tests/nn/test_residual_vq.py",
     ),
 }
 

@@ -36,6 +36,7 @@ class Panel(NamedTuple):
 def panels() -> list[Panel]:
     wanted = {
         "nearest_code": [c.name for c in (*speed_cases.SEARCH, *speed_cases.FEW_ROWS)],
+        "residual_quantize": [c.name for c in speed_cases.RESIDUAL],
         "training_step": [c.name for c in speed_cases.TRAINING],
     }
     made = []

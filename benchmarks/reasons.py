@@ -7,5 +7,6 @@ from __future__ import annotations
 
 REASONS: dict[str, dict[str, str]] = {
     "nearest_code": {},
+    "residual_quantize": {},
     "training_step": {},
 }

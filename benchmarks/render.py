@@ -18,6 +18,7 @@ from benchmarks.machine import ROOT
 _DOCUMENTS: dict[str, dict[str, Callable[[], str]]] = {
     "README.md": {
         "search": tables.search,
+        "residual": tables.residual,
         "training": tables.training,
         "digits": digits.ledger,
     },

@@ -40,7 +40,7 @@ def row(contender: Contender, outcome: Outcome, where: Row) -> Row:
         "wrong_rows": outcome.wrong and outcome.wrong.rows,
         "other_ties": outcome.wrong and outcome.wrong.ties,
         "extra_bytes": outcome.extra_bytes,
-        "given_bytes": 4 * (case.n + case.k) * case.d + outputs,
+        "given_bytes": 4 * (case.n + case.levels * case.k) * case.d + outputs,
         "first_call_seconds": outcome.first_call and _short(outcome.first_call),
     }
 

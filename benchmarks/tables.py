@@ -21,6 +21,10 @@ def search() -> str:
     return _ratios("nearest_code", "search: N, K, D", _SIZES) + _caption("nearest_code")
 
 
+def residual() -> str:
+    return _ratios("residual_quantize", "all levels: N, L x K, D")
+
+
 def training() -> str:
     return _ratios("training_step", "training step: N, K, D") + _caption("training_step")
 

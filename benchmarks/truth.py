@@ -36,7 +36,13 @@ Judge = Callable[[Tensor], Wrong]
 
 
 def judge(x: Tensor, codebook: Tensor) -> Judge:
-    """What counts the wrong rows of anyone's indices for x (N, D) and a codebook (K, D)."""
+    """What counts the wrong rows of anyone's indices for x (N, D) and a codebook (K, D).
+
+    Of codebooks (L, K, D) and indices (N, L): every level is judged on what the contender's own
+    levels before it have left, r - c in float32; a row is wrong that is wrong at any level.
+    """
+    if codebook.ndim == 3:
+        return lambda found: _wrong_at_any_level(x, codebook, found.detach().cpu())
     truth = nearest(x, codebook)
     return lambda found: wrong(x, codebook, found, truth)
 
@@ -84,11 +90,26 @@ def canonical(rows: Tensor, codes: Tensor) -> Tensor:
 
 def wrong(x: Tensor, codebook: Tensor, found: Tensor, truth: Nearest) -> Wrong:
     """Compares a contender's indices with ``nearest(x, codebook)``."""
+    farther, tied = _compare(x, codebook, found, truth)
+    return Wrong(int(farther.sum()), int(tied.sum()))
+
+
+def _wrong_at_any_level(x: Tensor, codebooks: Tensor, found: Tensor) -> Wrong:
+    left, farther, tied = x, *torch.zeros(2, len(x), dtype=torch.bool)
+    for level, codebook in enumerate(codebooks):
+        chosen = found[:, level]
+        compared = _compare(left, codebook, chosen, nearest(left, codebook))
+        farther, tied = farther | compared[0], tied | compared[1]
+        left = left - codebook[chosen]
+    return Wrong(int(farther.sum()), int((tied & ~farther).sum()))
+
+
+def _compare(x: Tensor, codebook: Tensor, found: Tensor, truth: Nearest) -> tuple[Tensor, Tensor]:
+    """Rows whose code is farther than the nearest one, and rows with another one as near."""
     found = found.detach().cpu().long().reshape(-1)
-    other = (found != truth.indices).nonzero()[:, 0]
-    score = canonical(x.detach()[other], codebook.detach()[found[other]])
-    farther = int((score > truth.scores[other]).sum())
-    return Wrong(farther, len(other) - farther)
+    score = canonical(x.detach(), codebook.detach()[found])
+    farther = score > truth.scores
+    return farther, ~farther & (found != truth.indices)
 
 
 def _distinct(codes: Tensor) -> tuple[Tensor, Tensor]:

@@ -99,6 +99,16 @@ def _photo_of_size(n: int, k: int, d: int) -> tuple[Tensor, Tensor]:
     return rows[:n].contiguous(), lloyd(rows[:n], k)
 
 
+def residual(n: int, k: int, d: int, levels: int) -> tuple[Tensor, Tensor]:
+    """x (N, D) and codebooks (L, K, D), each of them k-means codes of what those before leave."""
+    x = gaussian(n, 1, d)[0]
+    left, codebooks = x, []
+    for _ in range(levels):
+        codebooks.append(lloyd(left, k, iterations=1))
+        left = left - codebooks[-1][torch.cdist(left, codebooks[-1]).argmin(dim=1)]
+    return x, torch.stack(codebooks)
+
+
 def _scaled(factor: float) -> _SizedMaker:
     def make(n: int = 300, k: int = 257, d: int = 24) -> tuple[Tensor, Tensor]:
         x, codebook = gaussian(n, k, d, seed=2)

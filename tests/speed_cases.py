@@ -13,7 +13,7 @@ from torch import Tensor
 
 
 class SpeedCase(NamedTuple):
-    """N rows, K codes, D channels; float32."""
+    """N rows, K codes per level, D channels; float32."""
 
     n: int
     k: int
@@ -21,10 +21,12 @@ class SpeedCase(NamedTuple):
     data: str = "Gaussian"
     group: str = ""
     short: bool = False
+    levels: int = 1
 
     @property
     def name(self) -> str:
-        sizes = f"{self.n}, {self.k}, {self.d}"
+        codes = f"{self.levels} x {self.k}" if self.levels > 1 else f"{self.k}"
+        sizes = f"{self.n}, {codes}, {self.d}"
         return sizes if self.data == "Gaussian" else f"{sizes}, {self.data}"
 
     @property
@@ -35,10 +37,12 @@ class SpeedCase(NamedTuple):
     @property
     def operations(self) -> int:
         """Of the search by brute force; a multiply-add is two."""
-        return 2 * self.n * self.k * self.d
+        return 2 * self.n * self.levels * self.k * self.d
 
     def make(self) -> tuple[Tensor, Tensor]:
-        """x (N, D) and the codebook (K, D)."""
+        """x (N, D) and the codebook (K, D); of several levels the codebooks (L, K, D)."""
+        if self.levels > 1:
+            return cases.residual(self.n, self.k, self.d, self.levels)
         return cases.DATA[self.data](self.n, self.k, self.d)
 
 
@@ -69,4 +73,7 @@ TRAINING = (
     SpeedCase(16384, 8192, 256),
     SpeedCase(16384, 8192, 64),
     SpeedCase(16384, 16384, 8),
+    SpeedCase(16384, 1024, 128, levels=8),
 )
+
+RESIDUAL = (SpeedCase(16384, 1024, 128, levels=8, short=True),)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable
 
-from torch import Tensor
+from torch import Tensor, nn
 
 import vqkernels as vq
 from benchmarks.peers.provider import Call, Provider, UnavailableError
@@ -39,10 +39,16 @@ def search_at(level: str) -> Callable[[Tensor, Tensor], Call]:
     return build
 
 
+def all_levels(x: Tensor, codebooks: Tensor) -> Call:
+    return lambda: vq.residual_quantize(x, codebooks).indices
+
+
 def training_step(x: Tensor, codebook: Tensor) -> Call:
-    """Forward and backward of the module with its defaults, from the given codebook."""
-    k, d = codebook.shape
-    module = vq.nn.VectorQuantizer(k, d, init=codebook, channel_dim=-1).to(x.device)
+    """Forward and backward of the module with its defaults, from the given codebook.
+
+    Codebooks (L, K, D) are those of the levels of a ResidualVQ.
+    """
+    module = _module(codebook).to(x.device)
     rows = x.detach()[None].requires_grad_()
 
     def step() -> Tensor:
@@ -52,6 +58,13 @@ def training_step(x: Tensor, codebook: Tensor) -> Call:
         return out.indices[0]
 
     return step
+
+
+def _module(codebook: Tensor) -> nn.Module:
+    if codebook.ndim == 3:
+        inits = iter(codebook)
+        return vq.nn.ResidualVQ(lambda: _module(next(inits)), len(codebook))
+    return vq.nn.VectorQuantizer(*codebook.shape, init=codebook, channel_dim=-1)
 
 
 def _ours(name: str, build: Callable[[Tensor, Tensor], Call], **options: object) -> Provider:
@@ -66,4 +79,5 @@ SEARCH = (
     _ours("vqkernels triton", search("triton"), devices=("cuda",), full_only=True),
     _ours("vqkernels reference", search("reference"), largest=1 << 20, full_only=True),
 )
+RESIDUAL = (_ours("vqkernels", all_levels),)
 TRAINING = (_ours("vqkernels", training_step),)

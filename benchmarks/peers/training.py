@@ -48,20 +48,48 @@ class HandWritten(nn.Module):
         return x + (quantized - x).detach(), indices.view(x.shape[:-1]), loss
 
 
+class HandWrittenLevels(nn.Module):
+    """The loop around that class for a residual quantizer."""
+
+    def __init__(self, codebooks: Tensor) -> None:
+        super().__init__()
+        self.levels = nn.ModuleList(map(HandWritten, codebooks))
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        left, quantized, loss, indices = x, torch.zeros_like(x), x.new_zeros(()), []
+        for level in self.levels:
+            code, chosen, term = level(left)
+            left, quantized, loss = left - code.detach(), quantized + code, loss + term
+            indices.append(chosen)
+        return quantized, torch.stack(indices, -1), loss
+
+
 def hand_written(x: Tensor, codebook: Tensor) -> Call:
-    return _steps_of(HandWritten(codebook).to(x.device), x)
+    make = HandWrittenLevels if codebook.ndim == 3 else HandWritten
+    return _steps_of(make(codebook).to(x.device), x)
 
 
 def vector_quantize_pytorch(x: Tensor, codebook: Tensor) -> Call:
-    from vector_quantize_pytorch import VectorQuantize
-
-    k, d = codebook.shape
-    module = VectorQuantize(d, k, decay=0.99, commitment_weight=0.25, rotation_trick=False)
-    set_codebook(module, codebook)
-    return _steps_of(module.to(x.device), x)
+    return _steps_of(library_module(codebook).to(x.device), x)
 
 
-def set_codebook(module: Any, codebook: Tensor) -> None:
+def library_module(codebook: Tensor) -> Any:
+    """vector-quantize-pytorch's VectorQuantize, or its ResidualVQ of codebooks (L, K, D)."""
+    from vector_quantize_pytorch import ResidualVQ, VectorQuantize
+
+    k, d = codebook.shape[-2:]
+    options = {"decay": 0.99, "commitment_weight": 0.25, "rotation_trick": False}
+    if codebook.ndim == 2:
+        module = VectorQuantize(dim=d, codebook_size=k, **options)
+        _set_codebook(module, codebook)
+        return module
+    module = ResidualVQ(dim=d, codebook_size=k, num_quantizers=len(codebook), **options)
+    for level, codes in zip(module.layers, codebook, strict=True):
+        _set_codebook(level, codes)
+    return module
+
+
+def _set_codebook(module: Any, codebook: Tensor) -> None:
     """Of a VectorQuantize, with the sums that its average starts from."""
     module._codebook.embed.data.copy_(codebook[None])
     module._codebook.embed_avg.data.copy_(codebook[None])

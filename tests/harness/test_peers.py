@@ -9,7 +9,12 @@ from speed_cases import SpeedCase
 from benchmarks import peers, truth
 from benchmarks.peers import OURS, Provider
 
-_CASES = [("nearest_code", SpeedCase(300, 40, 6)), ("training_step", SpeedCase(300, 40, 6))]
+_CASES = [
+    ("nearest_code", SpeedCase(300, 40, 6)),
+    ("residual_quantize", SpeedCase(300, 40, 6, levels=3)),
+    ("training_step", SpeedCase(300, 40, 6)),
+    ("training_step", SpeedCase(300, 40, 6, levels=3)),
+]
 _CPU = torch.device("cpu")
 _SLOW_TO_START = ("torch.compile",)  # a compiler run; its block is that of "torch chunked"
 

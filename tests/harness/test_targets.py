@@ -76,6 +76,7 @@ def test_what_was_not_measured_is_missed() -> None:
 def test_every_floor_is_on_a_case_and_a_contender_that_are_measured() -> None:
     measured = {
         "nearest_code": (*speed_cases.SEARCH, *speed_cases.FEW_ROWS),
+        "residual_quantize": speed_cases.RESIDUAL,
         "training_step": speed_cases.TRAINING,
     }
     for table, cases in (floors.PEAK_SHARE | floors.TIMES_OURS).items():

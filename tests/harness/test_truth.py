@@ -41,6 +41,15 @@ def test_one_unit_in_the_last_place_of_float32_is_seen() -> None:
     assert truth.wrong(near, codebook, torch.tensor([0]), nearest) == (1, 0)
 
 
+def test_a_level_is_judged_on_what_the_contenders_own_levels_have_left() -> None:
+    x = torch.tensor([[1.0], [1.0], [1.0], [1.0]])
+    codebooks = torch.tensor([[[1.0], [3.0]], [[0.0], [-2.0]]])
+    found = torch.tensor([[0, 0], [1, 1], [1, 0], [0, 1]])
+    # Row 1 starts wrong and then corrects itself, rows 2 and 3 end wrong.
+    assert truth.judge(x, codebooks)(found) == (3, 0)
+    assert truth.judge(x[:1], codebooks)(found[:1]) == (0, 0)
+
+
 def test_values_that_are_not_finite_are_refused() -> None:
     with pytest.raises(ValueError, match="must be finite"):
         truth.nearest(torch.tensor([[torch.nan]]), torch.zeros(1, 1))
