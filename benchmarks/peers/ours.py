@@ -61,10 +61,13 @@ def training_step(x: Tensor, codebook: Tensor) -> Call:
 
 
 def _module(codebook: Tensor) -> nn.Module:
-    if codebook.ndim == 3:
-        inits = iter(codebook)
-        return vq.nn.ResidualVQ(lambda: _module(next(inits)), len(codebook))
-    return vq.nn.VectorQuantizer(*codebook.shape, init=codebook, channel_dim=-1)
+    def one(codes: Tensor) -> vq.nn.VectorQuantizer:
+        return vq.nn.VectorQuantizer(*codes.shape, init=codes, channel_dim=-1)
+
+    if codebook.ndim == 2:
+        return one(codebook)
+    inits = iter(codebook)
+    return vq.nn.ResidualVQ(lambda: one(next(inits)), len(codebook))
 
 
 def _ours(name: str, build: Callable[[Tensor, Tensor], Call], **options: object) -> Provider:

@@ -12,10 +12,10 @@
 // any mu (cosine: A = 2^p x, and the shift changes x.c by the same amount for all codes).
 // Score S = A.B - |B|^2/2 (cosine: A.B); the best code has the largest.
 //
-// The screen holds z = fl(A), b = fl(B), h = fl(|B|^2/2), each rounded once from float64, and adds
-// D products to -h in float32. With u = 2^-24, z and C >= |b|:
+// The screen holds z = fl(A), b = fl(B), h = fl(|B|^2/2), each rounded once, and adds D products to
+// -h in float32. With u = 2^-24, z and C >= |b|:
 //   rounding of z and b:        2 u |z| C
-//   rounding of h:              u C^2/2
+//   rounding of h:              u C^2/2; where h is summed in float32 from b: (D/2 + 1) u C^2
 //   D products, D additions:    (D + 1) u (|z| C + C^2/2)     one rounding fewer each when fused
 //   rounding of U and L below:  3 u (|z| C + C^2/2)
 // which is at most alpha (|z| C + C^2) with alpha = (D + 8) u / (1 - (D + 8) u). Underflow adds at

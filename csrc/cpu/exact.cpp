@@ -1,6 +1,9 @@
 #include "exact.h"
 
+#include "bound.h"
 #include "double8.h"
+#include "float8.h"
+#include "row_tiles.h"
 
 namespace vqk::VQK_LEVEL {
 
@@ -64,9 +67,39 @@ void ExactSearch::best(double* best_score, int64_t* best_position) const {
               smaller(smaller(attained[4], attained[5]), smaller(attained[6], attained[7])));
 }
 
-// Each sum is one chain of additions; several side by side hide their latency.
-void score_pairs(Metric metric, int64_t dim, const float* const* rows, const float* const* codes,
-                 double* scores) {
+// With u = 2^-24, a float32 sum of D squares of rounded differences is within (D + 3) u of the real
+// one, relative, plus D 2^-149 for underflow. F is far closer. So a code is the nearest where all
+// others are above the smallest sum times (1 + e) / (1 - e), e = (D + 3) u, and 1 + 4 alpha is
+// more.
+int certain_of_eight(int64_t dim, const float* row, const float* codes) {
+  constexpr int chains = 4;
+  Float8 sums[chains] = {};
+  int64_t i = 0;
+  for (; i + chains <= dim; i += chains)
+#pragma GCC unroll 4
+    for (int c = 0; c < chains; ++c) {
+      const Float8 difference = load_float8(codes + 8 * (i + c)) - row[i + c];
+      sums[c] += difference * difference;
+    }
+  for (; i < dim; ++i) {
+    const Float8 difference = load_float8(codes + 8 * i) - row[i];
+    sums[0] += difference * difference;
+  }
+  const Float8 sum = (sums[0] + sums[1]) + (sums[2] + sums[3]);
+  const double smallest = smallest_lane(sum);
+  const float limit = float(smallest * (1.0 + 4.0 * bound_alpha(dim)) + double(dim) * 0x1p-140);
+  const unsigned close = lanes_not_above(sum, limit);
+  return close != 0 && (close & (close - 1)) == 0 ? __builtin_ctz(close) : -1;
+}
+
+namespace {
+
+constexpr int pair_block = 8;
+
+// F of pair_block pairs of a row with a code, (D,) each. Each sum is one chain of additions;
+// several side by side hide their latency.
+VQK_INLINE void score_pairs(Metric metric, int64_t dim, const float* const* rows,
+                            const float* const* codes, double* scores) {
   double sum[pair_block] = {};
   if (metric == Metric::l2) {
     for (int64_t i = 0; i < dim; ++i)
@@ -81,6 +114,24 @@ void score_pairs(Metric metric, int64_t dim, const float* const* rows, const flo
       for (int p = 0; p < pair_block; ++p) sum[p] += double(rows[p][i]) * double(codes[p][i]);
   }
   for (int p = 0; p < pair_block; ++p) scores[p] = sum[p];
+}
+
+}  // namespace
+
+void exact_distances(Metric metric, int64_t dim, const float* x, const float* codebook,
+                     const int64_t* rows, int64_t count, const int64_t* indices, float* distances) {
+  for (int64_t first = 0; first < count; first += pair_block) {
+    const float *left[pair_block], *right[pair_block];
+    for (int64_t p = 0; p < pair_block; ++p) {
+      const int64_t r = rows[first + p < count ? first + p : count - 1];
+      left[p] = x + r * padded(dim);
+      right[p] = codebook + indices[r] * dim;
+    }
+    double scores[pair_block];
+    score_pairs(metric, dim, left, right, scores);
+    for (int64_t p = 0; p < pair_block && first + p < count; ++p)
+      distances[rows[first + p]] = float(scores[p]);
+  }
 }
 
 }  // namespace vqk::VQK_LEVEL

@@ -31,10 +31,13 @@ struct ExactSearch {
 int best_of_eight(Metric metric, int64_t dim, const double* row, const float* codes,
                   double* best_score);
 
-constexpr int pair_block = 8;
+// The lane of the code that is nearest to `row`, (D,), beyond doubt of float32; -1 if there is
+// doubt. The other arguments are as in best_of_eight; l2 only.
+int certain_of_eight(int64_t dim, const float* row, const float* codes);
 
-// F of pair_block pairs of a row with a code, (D,) each.
-void score_pairs(Metric metric, int64_t dim, const float* const* rows, const float* const* codes,
-                 double* scores);
+// distances[r] = F of row r of x, (.., padded(D)), and code indices[r], for the `count` numbers r
+// in `rows`.
+void exact_distances(Metric metric, int64_t dim, const float* x, const float* codebook,
+                     const int64_t* rows, int64_t count, const int64_t* indices, float* distances);
 
 }  // namespace vqk::VQK_LEVEL

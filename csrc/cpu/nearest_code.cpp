@@ -21,10 +21,9 @@ void nearest_code(const NearestCode& args) {
 
   parallel_for((num_rows + block - 1) / block, args.threads, [&](int64_t b, int worker) {
     float* scratch = memory.data() + worker * worker_floats;
-    float* tile = scratch + scratch_floats;
     const int64_t first = b * block;
     const int64_t count = num_rows - first < block ? num_rows - first : block;
-    load_rows(args.x, first, count, tile);
+    const float* tile = as_tile(args.x, first, count, scratch + scratch_floats);
     search.assign(tile, count, scratch, args.indices + first,
                   args.distances == nullptr ? nullptr : args.distances + first, nullptr);
   });

@@ -25,6 +25,7 @@ struct Scratch {
   double* wide;          // (padded(D),) one row of x
   RowPlan* plans;        // (block_rows,)
   uint64_t* candidates;  // (block_rows, candidate_words) one bit per group
+  int64_t* certain;      // (block_rows,) numbers of rows whose distance is still to be computed
   int64_t floats;
 };
 
@@ -43,6 +44,7 @@ Scratch lay_out(const PackedCodebook& codes, int64_t block_rows, float* memory) 
   s.plans = reinterpret_cast<RowPlan*>(take(block_rows * int64_t(sizeof(RowPlan)) / 4));
   s.candidates =
       reinterpret_cast<uint64_t*>(take(2 * block_rows * candidate_words(codes.num_groups)));
+  s.certain = reinterpret_cast<int64_t*>(take(2 * block_rows));
   return s;
 }
 
@@ -103,18 +105,34 @@ struct Winner {
   double score;
 };
 
+// The candidate of row r, if it is the only one and has room for eight codes; or -1.
+int64_t only_small_group(const PackedCodebook& codes, const Scratch& scratch, int64_t r) {
+  const int64_t num_words = candidate_words(codes.num_groups);
+  return codes.exact_lanes == 8 ? only_candidate(scratch.candidates + r * num_words, num_words)
+                                : -1;
+}
+
+// The winner of row r where float32 can tell, which is nearly always; or -1.
+int64_t certain_position(const PackedCodebook& codes, const float* x, const Scratch& scratch,
+                         int64_t r) {
+  if (codes.metric != Metric::l2 || scratch.plans[r].state != RowState::search) return -1;
+  const int64_t group = only_small_group(codes, scratch, r);
+  if (group < 0) return -1;
+  const int lane = certain_of_eight(codes.dim, x, codes.exact + group * 8 * codes.dim);
+  return lane < 0 ? -1 : codes.first_position(group) + lane;
+}
+
 Winner score_candidates(const PackedCodebook& codes, const float* x, const Scratch& scratch,
                         int64_t r) {
   for (int64_t i = 0; i < codes.dim; i += 8) store(widen(x + i), scratch.wide + i);
-  const int64_t num_words = candidate_words(codes.num_groups);
-  const int64_t only =
-      codes.exact_lanes == 8 ? only_candidate(scratch.candidates + r * num_words, num_words) : -1;
-  if (only >= 0) {
+  const int64_t group = only_small_group(codes, scratch, r);
+  if (group >= 0) {
     double score;
     const int lane = best_of_eight(codes.metric, codes.dim, scratch.wide,
-                                   codes.exact + only * 8 * codes.dim, &score);
-    return {codes.first_position(only) + lane, score};
+                                   codes.exact + group * 8 * codes.dim, &score);
+    return {codes.first_position(group) + lane, score};
   }
+  const int64_t num_words = candidate_words(codes.num_groups);
   ExactSearch search(codes.metric, codes.dim, scratch.wide);
   for (int64_t i = 0; i < num_words; ++i) {
     uint64_t word = scratch.candidates[r * num_words + i];
@@ -135,7 +153,8 @@ Winner score_candidates(const PackedCodebook& codes, const float* x, const Scrat
 
 PackedSearch::PackedSearch(const float* codebook, int64_t num_codes, int64_t dim, Metric metric,
                            const PackedCodebook* opened, int64_t num_rows, int threads)
-    : codes_(opened != nullptr ? *opened : PackedCodebook(num_codes, dim, metric, nullptr)) {
+    : codebook_(codebook),
+      codes_(opened != nullptr ? *opened : PackedCodebook(num_codes, dim, metric, nullptr)) {
   if (opened == nullptr) {
     memory_.resize(codes_.bytes);
     codes_ = PackedCodebook(num_codes, dim, metric, memory_.data());
@@ -163,21 +182,33 @@ void PackedSearch::assign(const float* tile, int64_t count, float* memory, int64
   prepare_rows(codes_.frame, tile, count, tile_rows, scratch.rows, scratch.z, scratch.plans);
   screen_rows(codes_, count, scratch);
   for (int64_t r = 0; r < count; ++r) mark_candidates(codes_, scratch, r);
+  const int64_t width = padded(codes_.dim);
+  int64_t num_certain = 0;
   for (int64_t r = 0; r < count; ++r) {
     const RowState state = scratch.plans[r].state;
+    if (finite != nullptr) finite[r] = state != RowState::nonfinite;
+    const int64_t certain =
+        codes_.num_positions > 0 ? certain_position(codes_, tile + r * width, scratch, r) : -1;
+    if (certain >= 0) {
+      indices[r] = codes_.ids[certain];
+      scratch.certain[num_certain++] = r;
+      continue;
+    }
     int64_t index = 0;
     float distance = __builtin_nanf("");
     if (state != RowState::nonfinite && codes_.num_positions > 0) {
       Winner winner{0, 0.0};
       if (state == RowState::search)
-        winner = score_candidates(codes_, tile + r * padded(codes_.dim), scratch, r);
+        winner = score_candidates(codes_, tile + r * width, scratch, r);
       index = codes_.ids[winner.position];
       distance = float(codes_.metric == Metric::l2 ? 0.0 - winner.score : winner.score);
     }
     indices[r] = index;
     if (distances != nullptr) distances[r] = distance;
-    if (finite != nullptr) finite[r] = state != RowState::nonfinite;
   }
+  if (distances != nullptr)
+    exact_distances(codes_.metric, codes_.dim, tile, codebook_, scratch.certain, num_certain,
+                    indices, distances);
 }
 
 }  // namespace vqk::VQK_LEVEL

@@ -30,6 +30,7 @@ class PackedSearch {
               uint8_t* finite) const;
 
  private:
+  const float* codebook_;
   Buffer<char> memory_;  // of codes_, unless they were opened
   PackedCodebook codes_;
   int64_t block_rows_;

@@ -2,6 +2,7 @@
 
 #include "bound.h"
 #include "exact.h"
+#include "float8.h"
 #include "parallel.h"
 #include "prepare_rows.h"
 #include "row_tiles.h"
@@ -15,8 +16,6 @@ constexpr int64_t chunk_floats = 4096;
 
 int64_t divided_up(int64_t value, int64_t unit) { return (value + unit - 1) / unit; }
 
-typedef float Float8 __attribute__((vector_size(32), may_alias, aligned(4)));
-
 // Writes b of one code to `out`, (D,), and returns |b|^2: NaN or infinite if the code is not
 // finite.
 VQK_INLINE float scaled_code(const float* code, const float* shift, float scale, int64_t dim,
@@ -24,10 +23,10 @@ VQK_INLINE float scaled_code(const float* code, const float* shift, float scale,
   Float8 squares{};
   int64_t i = 0;
   for (; i + 8 <= dim; i += 8) {
-    const Float8 value =
-        (*reinterpret_cast<const Float8*>(code + i) - *reinterpret_cast<const Float8*>(shift + i)) *
-        scale;
-    *reinterpret_cast<Float8*>(out + i) = value;
+    const Float8 value = (*reinterpret_cast<const UnalignedFloat8*>(code + i) -
+                          *reinterpret_cast<const UnalignedFloat8*>(shift + i)) *
+                         scale;
+    *reinterpret_cast<UnalignedFloat8*>(out + i) = value;
     squares += value * value;
   }
   float tail = 0.0f;
@@ -59,23 +58,6 @@ float frame_codes(const Frame& frame, const float* shift, const float* codebook,
     }
   }
   return largest;
-}
-
-// distances[r] for the rows of x, (.., padded(D)), numbered `rows`, with the codes indices[r].
-void exact_distances(Metric metric, int64_t dim, const float* x, const float* codebook,
-                     const int64_t* rows, int64_t count, const int64_t* indices, float* distances) {
-  for (int64_t first = 0; first < count; first += pair_block) {
-    const float *left[pair_block], *right[pair_block];
-    for (int64_t p = 0; p < pair_block; ++p) {
-      const int64_t r = rows[first + p < count ? first + p : count - 1];
-      left[p] = x + r * padded(dim);
-      right[p] = codebook + indices[r] * dim;
-    }
-    double scores[pair_block];
-    score_pairs(metric, dim, left, right, scores);
-    for (int64_t p = 0; p < pair_block && first + p < count; ++p)
-      distances[rows[first + p]] = float(scores[p]);
-  }
 }
 
 }  // namespace

@@ -181,8 +181,11 @@ def test_a_missing_extension_is_refused_by_name_with_the_fix(accepted: bool) -> 
 def test_the_extension_itself_refuses_what_would_read_out_of_bounds() -> None:
     """The last line of defence, below the Python checks."""
     core = native_core()
-    rows = core.Rows(X.data_ptr(), "float32", [24], [6], 6, 1)
-    with pytest.raises((TypeError, ValueError)):
-        core.nearest_code(rows, CODES.data_ptr(), 0, 0, 0, 0, 1)
-    with pytest.raises((TypeError, ValueError)):
-        core.Rows(X.data_ptr(), "float64", [24], [6], 6, 1)
+    rows = core.Rows(X.data_ptr(), 0, [24, 6], [6, 1], 1)
+    with pytest.raises(ValueError, match="num_codes must be in"):
+        core.nearest_code(rows, CODES.data_ptr(), 0, 0, (0, 0), 0, 0, 1)
+    for arguments in ((3, [24, 6], [6, 1], 1), (0, [24, 6], [6], 1), (0, [24, 6], [6, 1], 2)):
+        with pytest.raises(ValueError, match="must"):
+            core.Rows(X.data_ptr(), *arguments)
+    with pytest.raises(ValueError, match="out must be aligned to 64 bytes"):
+        core.prepare(CODES.data_ptr(), 11, 6, 0, 8, 1)

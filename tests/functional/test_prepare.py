@@ -50,6 +50,24 @@ def test_is_taken_wherever_a_codebook_is(metric: str, backend: str) -> None:
     assert repr(vq.explain(x, prepared)) == repr(vq.explain(x, codebook))
 
 
+@pytest.mark.parametrize("n", [24, 600])
+def test_serves_every_level_of_a_residual_quantizer(n: int, backend: str) -> None:
+    x, codebook = cases.gaussian(n, 40, 6)
+    books = cases.codebooks(codebook, 3)
+    prepared = [vq.prepare(book, backend=backend) for book in books]
+    for with_parts, plain, levels in (
+        (prepared, books, None),
+        ([prepared[0], books[1], prepared[2]], books, None),
+        (prepared[0], books[0], 3),
+    ):
+        got = vq.residual_quantize(x, with_parts, levels=levels, backend=backend)
+        expected = vq.residual_quantize(x, plain, levels=levels, backend=backend)
+        for one, other in zip(got[:3], expected[:3], strict=True):
+            assert torch.equal(one, other)
+    with pytest.raises(ValueError, match="codebooks must be prepared for metric='l2'"):
+        vq.residual_quantize(x, [vq.prepare(codebook, metric="cosine")])
+
+
 def test_is_a_copy_of_its_own(backend: str) -> None:
     x, codebook = cases.batch()
     prepared = vq.prepare(codebook, backend=backend)

@@ -122,6 +122,25 @@ def test_lets_the_memory_go() -> None:
         assert not _holds(module)
 
 
+@pytest.mark.parametrize("shared", [False, True])
+def test_levels_search_in_the_codebooks_that_they_have(shared: bool) -> None:
+    x, _ = cases.batch()
+    module = vq.nn.ResidualVQ(_module, 3, shared=shared).eval()
+    module(x)
+    assert all(_holds(level) for level in module.quantizers)
+    for _ in range(2):
+        _write(module.quantizers[-1])
+        books = [level.codebook for level in module.quantizers]
+        expected = vq.residual_quantize(
+            x,
+            books[0] if shared else books,
+            levels=3 if shared else None,
+            backend="reference",
+        ).indices
+        assert torch.equal(module.encode(x), expected)
+        assert torch.equal(module(x).indices, expected)
+
+
 def test_the_packed_copy_is_no_state() -> None:
     x, _ = cases.batch()
     module = _module().eval()

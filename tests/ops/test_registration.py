@@ -58,9 +58,20 @@ ARGUMENTS: dict[str, list[tuple[Any, ...]]] = {
         (X, None, X, X, INDICES, 11, "l2", "rotation", 0.0, 0.0, 1, True, False, "reference"),
     ],
     "residual": [
-        (X, BOOKS, 3, None, 1, True, True, True, None),
-        (IMAGE.half(), CODES[None], 3, MASK.reshape(2, 3, 4), 1, False, True, False, "reference"),
-        (X.double(), BOOKS, 3, MASK, 1, True, False, True, None),
+        (X, BOOKS, None, 3, None, 1, True, True, True, None),
+        (
+            IMAGE.half(),
+            CODES[None],
+            [CODES],
+            3,
+            MASK.reshape(2, 3, 4),
+            1,
+            False,
+            True,
+            False,
+            "reference",
+        ),
+        (X.double(), BOOKS, None, 3, MASK, 1, True, False, True, None),
     ],
     "residual_backward": [
         (X, ONE.float(), None, None, X, BOOKS, BOOK_INDICES, False, *_BACKWARD, *_BOTH),
@@ -162,7 +173,7 @@ def test_fakes_have_the_strides_of_the_results(layout: str, dtype: torch.dtype) 
             "vq_backward",
             (x, loss, x, quantized, indices, 11, "l2", *weights, channel_dim, True, True, None),
         ),
-        ("residual", (x, BOOKS, 3, mask, channel_dim, True, True, True, None)),
+        ("residual", (x, BOOKS, None, 3, mask, channel_dim, True, True, True, None)),
         (
             "residual_backward",
             (

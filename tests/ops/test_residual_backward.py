@@ -29,7 +29,7 @@ def _backward(
 ) -> tuple[Tensor, Tensor]:
     """From what the reference keeps: a bad forward must not hide a bad backward."""
     quantized, indices, *_, remainder, code_remainders = ops.residual(
-        x, codebooks, LEVELS, mask, channel_dim, False, *need, "reference"
+        x, codebooks, None, LEVELS, mask, channel_dim, False, *need, "reference"
     )
     turned = (x, quantized) if estimator == "rotation" else (None, None)
     return ops.residual_backward(

@@ -160,8 +160,8 @@ class ResidualVQ(nn.Module):
         return torch.stack([level.codebook for level in self._modules_in_use()])
 
     def _packed(self) -> list[Tensor] | None:
-        packed = [level._packed() for level in self._modules_in_use()]
-        return [part for parts in packed for part in parts] if all(packed) else None
+        parts = [part for level in self._modules_in_use() for part in level._packed() or ()]
+        return parts if len(parts) == len(self.quantizers) else None
 
     @torch.no_grad()
     def _initialise(self, x: Tensor, mask: Tensor | None, channel: int) -> None:
