@@ -100,13 +100,18 @@ def _photo_of_size(n: int, k: int, d: int) -> tuple[Tensor, Tensor]:
 
 
 def residual(n: int, k: int, d: int, levels: int) -> tuple[Tensor, Tensor]:
-    """x (N, D) and codebooks (L, K, D), each of them k-means codes of what those before leave."""
-    x = gaussian(n, 1, d)[0]
-    left, codebooks = x, []
-    for _ in range(levels):
+    """x (N, D) and codebooks (L, K, D), each of them k-means codes of what those before leave.
+
+    Each level is made of rows of its own: what is left of a row that became a code is zero, and
+    equal codes would make a search easier than it is.
+    """
+    codebooks: list[Tensor] = []
+    for level in range(levels):
+        left = gaussian(n, 1, d, seed=1 + level)[0]
+        for codes in codebooks:
+            left = left - codes[torch.cdist(left, codes).argmin(dim=1)]
         codebooks.append(lloyd(left, k, iterations=1))
-        left = left - codebooks[-1][torch.cdist(left, codebooks[-1]).argmin(dim=1)]
-    return x, torch.stack(codebooks)
+    return gaussian(n, 1, d)[0], torch.stack(codebooks)
 
 
 def _scaled(factor: float) -> _SizedMaker:

@@ -6,6 +6,7 @@
 
 from vqkernels import nn
 from vqkernels._explain import Explanation, explain
+from vqkernels._prepare import PreparedCodebook, prepare
 from vqkernels._residual_quantize import residual_quantize
 from vqkernels._version import __version__
 from vqkernels.functional import (
@@ -13,12 +14,10 @@ from vqkernels.functional import (
     ema_update_,
     lookup,
     nearest_code,
-    prepare,
     vector_quantize,
 )
 from vqkernels.options import EMA, Gradient, Revive
 from vqkernels.outputs import CodeSums, CodeUsage, NearestCode, VQOutput
-from vqkernels.prepared import PreparedCodebook
 
 __all__ = [
     "EMA",

@@ -5,8 +5,8 @@ from __future__ import annotations
 from torch import Tensor
 
 from vqkernels import _checks
+from vqkernels._prepare import PreparedCodebook
 from vqkernels.ops import dispatch
-from vqkernels.prepared import PreparedCodebook
 
 _EXPLAINED = (
     "nearest_code",

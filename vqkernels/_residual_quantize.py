@@ -9,8 +9,8 @@ from torch import Tensor
 
 from vqkernels import _checks, ops
 from vqkernels._layout import row_shape
+from vqkernels._prepare import PreparedCodebook
 from vqkernels.outputs import CodeUsage, VQOutput
-from vqkernels.prepared import PreparedCodebook
 
 
 def residual_quantize(

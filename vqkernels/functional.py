@@ -12,35 +12,8 @@ from torch import Tensor
 
 from vqkernels import _checks, ops
 from vqkernels._layout import row_shape
+from vqkernels._prepare import PreparedCodebook
 from vqkernels.outputs import CodeSums, CodeUsage, NearestCode, VQOutput
-from vqkernels.prepared import PreparedCodebook
-
-
-def prepare(
-    codebook: Tensor, *, metric: str = "l2", backend: str | None = None
-) -> PreparedCodebook:
-    """Packs a codebook that will not move, for many searches with few vectors each.
-
-    Every search packs what it searches in, or streams it where there are few vectors; this does it
-    once. Modules do the same on their own while they evaluate.
-
-    Args:
-        codebook: (K, D); float32, float16 or bfloat16 (float64: nothing to pack). It is copied.
-        metric: "l2" or "cosine": the one that the searches will use.
-        backend: "native", "triton", "reference", or None for the first available one. Only
-            "native" packs; with the others the result holds the codebook alone.
-
-    Returns:
-        A PreparedCodebook, accepted wherever a codebook is, at about three times its size.
-
-    Raises:
-        TypeError, ValueError, RuntimeError: as ``nearest_code``.
-    """
-    _checks.codebook(codebook)
-    _checks.one_of("metric", metric, _checks.METRICS)
-    kept = codebook.detach().clone(memory_format=torch.contiguous_format)
-    codes = ops.normalize_codes(kept)[0] if metric == "cosine" else kept
-    return PreparedCodebook(kept, metric, ops.prepare(codes, metric, backend))
 
 
 def nearest_code(

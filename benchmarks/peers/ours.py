@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 import vqkernels as vq
 from benchmarks.peers.provider import Call, Provider, UnavailableError
+from benchmarks.peers.step import step_of
 
 
 def search(backend: str | None = None) -> Callable[[Tensor, Tensor], Call]:
@@ -44,25 +45,24 @@ def all_levels(x: Tensor, codebooks: Tensor) -> Call:
 
 
 def training_step(x: Tensor, codebook: Tensor) -> Call:
-    """Forward and backward of the module with its defaults, from the given codebook.
+    """Forward and backward of the module, from the given codebook.
 
-    Codebooks (L, K, D) are those of the levels of a ResidualVQ.
+    Its defaults, but for the revival of dead codes, which the peers leave off by default: revived
+    codes may be equal, and a search skips equal codes. Codebooks (L, K, D) are those of the levels
+    of a ResidualVQ.
     """
-    module = _module(codebook).to(x.device)
-    rows = x.detach()[None].requires_grad_()
 
-    def step() -> Tensor:
-        rows.grad = None
+    def forward(rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         out = module(rows)
-        (out.quantized.square().mean() + out.loss).backward()
-        return out.indices[0]
+        return out.quantized, out.indices, out.loss
 
-    return step
+    module = _module(codebook).to(x.device)
+    return step_of(forward, x)
 
 
 def _module(codebook: Tensor) -> nn.Module:
     def one(codes: Tensor) -> vq.nn.VectorQuantizer:
-        return vq.nn.VectorQuantizer(*codes.shape, init=codes, channel_dim=-1)
+        return vq.nn.VectorQuantizer(*codes.shape, init=codes, revive=None, channel_dim=-1)
 
     if codebook.ndim == 2:
         return one(codebook)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from benchmarks.peers.provider import Call, Provider
+from benchmarks.peers.step import step_of
 
 
 class HandWritten(nn.Module):
@@ -66,11 +67,11 @@ class HandWrittenLevels(nn.Module):
 
 def hand_written(x: Tensor, codebook: Tensor) -> Call:
     make = HandWrittenLevels if codebook.ndim == 3 else HandWritten
-    return _steps_of(make(codebook).to(x.device), x)
+    return step_of(make(codebook).to(x.device), x)
 
 
 def vector_quantize_pytorch(x: Tensor, codebook: Tensor) -> Call:
-    return _steps_of(library_module(codebook).to(x.device), x)
+    return step_of(library_module(codebook).to(x.device), x)
 
 
 def library_module(codebook: Tensor) -> Any:
@@ -93,19 +94,6 @@ def _set_codebook(module: Any, codebook: Tensor) -> None:
     """Of a VectorQuantize, with the sums that its average starts from."""
     module._codebook.embed.data.copy_(codebook[None])
     module._codebook.embed_avg.data.copy_(codebook[None])
-
-
-def _steps_of(module: nn.Module, x: Tensor) -> Call:
-    """Modules that return (quantized, indices, loss)."""
-    rows = x.detach()[None].requires_grad_()
-
-    def step() -> Tensor:
-        rows.grad = None
-        quantized, indices, loss = module(rows)
-        (quantized.square().mean() + loss.sum()).backward()
-        return indices[0]
-
-    return step
 
 
 TRAINING = (

@@ -38,6 +38,25 @@ uint64_t hash(const float* code, const uint32_t* factors, int64_t dim) {
   return (sum ^ (sum >> 29)) | 1u;
 }
 
+// The median of the means of at most `most` chunks spread over the codebook: one code far away must
+// not move the centre of the others. sums and finite are those of the chunks, `stride` apart and
+// dense.
+float median_mean(const float* sums, int64_t stride, const int64_t* finite, int64_t num_chunks) {
+  constexpr int64_t most = 15;
+  float means[most];
+  int64_t count = 0;
+  const int64_t samples = num_chunks < most ? num_chunks : most;
+  for (int64_t s = 0; s < samples; ++s) {
+    const int64_t chunk = s * num_chunks / samples;
+    if (finite[chunk] == 0) continue;
+    const float mean = sums[chunk * stride] / float(finite[chunk]);
+    int64_t at = count++;
+    for (; at > 0 && means[at - 1] > mean; --at) means[at] = means[at - 1];
+    means[at] = mean;
+  }
+  return count > 0 ? means[count / 2] : 0.0f;
+}
+
 }  // namespace
 
 CodebookSurvey::CodebookSurvey(const float* codebook, int64_t num_codes, int64_t dim,
@@ -73,21 +92,17 @@ CodebookSurvey::CodebookSurvey(const float* codebook, int64_t num_codes, int64_t
   });
 
   uint32_t overall = 0;
-  int64_t count = 0;
   first_finite = -1;
-  for (int64_t i = 0; i < padded(dim); ++i) shift[i] = 0.0;
   for (int64_t chunk = 0; chunk < num_chunks; ++chunk) {
     overall = largest[chunk] > overall ? largest[chunk] : overall;
-    count += finite[chunk];
     if (first_finite < 0) first_finite = first_finites[chunk];
-    for (int64_t i = 0; i < dim; ++i) shift[i] += double(sums[chunk * dim + i]);
   }
   reach = float_of_bits(overall);
   double square = 0.0;
-  for (int64_t i = 0; i < dim; ++i) {
-    const float mean = count > 0 ? float(shift[i] / double(count)) : 0.0f;
+  for (int64_t i = 0; i < padded(dim); ++i) {
+    const float centre = i < dim ? median_mean(sums.data() + i, dim, finite.data(), num_chunks) : 0;
     // A sum that has overflowed gives no mean; rounding must not carry it past the codes.
-    shift[i] = __builtin_fabsf(mean) <= reach ? double(mean) : 0.0;
+    shift[i] = __builtin_fabsf(centre) <= reach ? double(centre) : 0.0;
     square += shift[i] * shift[i];
   }
   scale = reach > 0.0f ? __builtin_ldexp(1.0, -__builtin_ilogb(reach) - 1) : 1.0;

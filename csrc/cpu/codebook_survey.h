@@ -14,7 +14,7 @@ struct CodebookSurvey {
                  int threads);
   ~CodebookSurvey();
 
-  Buffer<double> shift;     // (padded(D),) mu, float32 values: the mean of the finite codes
+  Buffer<double> shift;     // (padded(D),) mu, float32 values: a centre of the finite codes
   double scale;             // 2^q: every |c - mu| becomes at most 2
   double shift_norm;        // |2^q mu|
   float reach;              // the largest |c_i| of a finite code

@@ -105,8 +105,11 @@ void PackedCodebook::pack(const float* codebook, bool keep, int threads) {
 bool PackedCodebook::open(const float* codebook, int threads) {
   const Header& header = *header_;
   if (header.format != format || header.num_codes != num_codes || header.dim != dim ||
-      header.metric != int64_t(metric))
+      header.metric != int64_t(metric) || header.num_positions < 0 ||
+      header.num_positions > num_codes)
     return false;
+  for (int64_t p = 0; p < header.num_positions; ++p)
+    if (ids[p] < 0 || ids[p] >= num_codes) return false;
   constexpr int64_t chunk = 16384;
   const int64_t total = num_codes * dim;
   bool same = true;

@@ -134,7 +134,14 @@ def test_parts_of_another_kind_are_not_used() -> None:
     wide = vq.prepare(codebook.view(32, 16), backend="native").parts
     fits = vq.prepare(codebook, backend="native").parts[0]
     odd = torch.empty(fits.numel() + 8, dtype=torch.uint8)[8:].copy_(fits)
-    for parts in (cosine, wide, [odd], [fits[:100]], [torch.zeros_like(fits)], []):
+    damaged = [fits.clone() for _ in range(2)]
+    damaged[0][:64].view(torch.int64)[4] = 1 << 40  # the number of positions
+    ids = damaged[1].view(torch.int32)
+    start = (ids.eq(1) & ids.roll(-1).eq(2) & ids.roll(1).eq(0)).nonzero()[0, 0]
+    ids[start : start + 3] += 1 << 28
+    for part in damaged:
+        assert torch.equal(_search(x, codebook, [part]), expected)
+    for parts in (cosine, wide, [odd], [fits.float()], [fits[:100]], [torch.zeros_like(fits)], []):
         assert torch.equal(_search(x, codebook, parts), expected)
 
 

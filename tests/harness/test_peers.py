@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import cases
 import pytest
 import torch
 from speed_cases import SpeedCase
@@ -45,3 +46,9 @@ def test_ours_is_the_first_of_every_table_and_names_are_unique(table: str) -> No
     names = [provider.name for provider in peers.TABLES[table]]
     assert names[0] == OURS
     assert len(set(names)) == len(names)
+
+
+def test_the_codes_of_a_residual_case_are_distinct() -> None:
+    """A search skips equal codes: with them the share of the peak would be flattered."""
+    _, codebooks = cases.residual(600, 64, 16, 4)
+    assert [len(codes.unique(dim=0)) for codes in codebooks] == [64] * 4

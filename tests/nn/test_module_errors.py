@@ -121,3 +121,15 @@ def test_sizes_and_weights_may_be_numpy_numbers() -> None:
 def test_a_sparse_input_is_refused() -> None:
     with pytest.raises(TypeError, match=r"x must be a dense \(strided\) tensor, got torch.sparse"):
         vq.nearest_code(torch.eye(6).to_sparse(), torch.randn(5, 6))
+
+
+def test_a_codebook_of_another_size_is_refused_before_any_state_moves() -> None:
+    module = vq.nn.VectorQuantizer(11, 6, init="normal")
+    x = torch.randn(24, 6)
+    module(x)
+    before = {name: value.clone() for name, value in module.state_dict().items()}
+    module.codebook = torch.cat([module.codebook, module.codebook])
+    with pytest.raises(ValueError, match=r"codebook must have shape \(11, 6\), got \(22, 6\)"):
+        module(x)
+    for name, value in module.state_dict().items():
+        assert name == "codebook" or torch.equal(value, before[name])

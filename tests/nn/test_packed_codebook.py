@@ -10,6 +10,7 @@ import cases
 import pytest
 import torch
 from backends import native_core
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 import vqkernels as vq
 
@@ -81,6 +82,7 @@ def test_searches_in_the_codebook_that_it_has(
     x, _ = cases.batch()
     module = _module(update=update, metric=metric).eval()
     module(x)
+    module(x)
     assert _holds(module)
     for _ in range(2):
         move(module)
@@ -99,7 +101,8 @@ def test_packs_only_what_does_not_move() -> None:
         (None, True, True),
     ]:
         module = _module(update=update).train(training)
-        module(x)
+        for _ in range(3):
+            module(x)
         assert _holds(module) == packed, (update, training)
 
 
@@ -107,7 +110,10 @@ def test_packs_once() -> None:
     x, _ = cases.batch()
     module = _module().eval()
     module(x)
+    assert not _holds(module)
+    module(x)
     first = module._prepared
+    assert first is not None
     module(x)
     module.encode(x)
     assert module._prepared is first
@@ -118,6 +124,7 @@ def test_lets_the_memory_go() -> None:
     for leave in (lambda m: m.train()(x), lambda m: m.to("cpu"), _load):
         module = _module().eval()
         module(x)
+        module(x)
         leave(module)
         assert not _holds(module)
 
@@ -126,6 +133,7 @@ def test_lets_the_memory_go() -> None:
 def test_levels_search_in_the_codebooks_that_they_have(shared: bool) -> None:
     x, _ = cases.batch()
     module = vq.nn.ResidualVQ(_module, 3, shared=shared).eval()
+    module(x)
     module(x)
     assert all(_holds(level) for level in module.quantizers)
     for _ in range(2):
@@ -146,6 +154,8 @@ def test_the_packed_copy_is_no_state() -> None:
     module = _module().eval()
     names = set(module.state_dict())
     module(x)
+    module(x)
+    assert _holds(module)
     assert set(module.state_dict()) == names
     for twin in (copy.deepcopy(module), pickle.loads(pickle.dumps(module))):
         assert not _holds(twin)
@@ -156,6 +166,7 @@ def test_compiles_with_and_without_it() -> None:
     x, _ = cases.batch()
     module = _module().eval()
     expected = module.encode(x)
+    assert torch.equal(module.encode(x), expected)
     for _ in range(2):
         compiled = torch.compile(copy.deepcopy(module), fullgraph=True)
         assert torch.equal(compiled(x).indices, expected)
@@ -163,3 +174,15 @@ def test_compiles_with_and_without_it() -> None:
     assert torch.equal(compiled(x).indices, expected)
     _write(module)
     assert torch.equal(compiled(x).indices, module.encode(x))
+
+
+def test_keeps_no_traced_tensor() -> None:
+    x, _ = cases.batch()
+    module = _module().eval()
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        for _ in range(3):
+            module.encode(x)
+    assert not _holds(module)
+    assert torch.equal(
+        module.encode(x), vq.nearest_code(x, module.codebook, backend="reference").indices
+    )

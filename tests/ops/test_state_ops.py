@@ -12,6 +12,7 @@ from budget import assert_within_budget
 from torch import Tensor
 
 from vqkernels import ops
+from vqkernels.backends import native
 
 
 def _state(k: int = 5, d: int = 3, candidates: int = 4) -> dict[str, Tensor]:
@@ -226,3 +227,23 @@ def test_a_kmeans_step_moves_codes_to_their_means_and_keeps_empty_ones() -> None
     assert codebook.tolist() == [[2.0, 1.0], [7.0, 7.0], [5.0, 6.0]]
     assert size.tolist() == [4.0, 1.0, 1.0]
     assert total.tolist() == [[8.0, 4.0], [7.0, 7.0], [5.0, 6.0]]
+
+
+_OTHER = {
+    "another shape": lambda t: torch.cat([t, t], -1) if t.ndim else t.repeat(2),
+    "another dtype": lambda t: t.long() if t.is_floating_point() else t.float(),
+}
+
+
+@pytest.mark.parametrize("kind", _OTHER)
+@pytest.mark.parametrize("name", list(_state()))
+def test_a_state_that_does_not_fit_is_left_to_torch(name: str, kind: str) -> None:
+    """The native form reads by pointer: it must not touch tensors of another shape or dtype."""
+    state = _state()
+    state[name] = _OTHER[kind](state[name])
+    assert not native.can_advance(**state)
+    counts, sums = torch.ones(5, dtype=torch.int64), torch.ones(5, 3)
+    rows, found = torch.ones(4, 3), torch.tensor(4)
+    kept = {key: value for key, value in state.items() if key.startswith("pending")}
+    fits = native.can_observe(**kept, counts=counts, sums=sums, rows=rows, found=found)
+    assert fits == (not name.startswith("pending"))

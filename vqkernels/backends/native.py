@@ -41,6 +41,7 @@ _WORTH_SHARING = 1 << 18
 _STATE_DTYPES = (torch.float32, torch.int64)
 
 _DTYPE = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2}
+_Expected = list[tuple[Tensor | None, tuple[int, ...]]]
 _METRIC = {"l2": 0, "cosine": 1}
 _ESTIMATOR = {"straight_through": 0, "rotation": 1}
 
@@ -206,12 +207,54 @@ def vq_backward(
     return grad_x, grad_codes
 
 
-def holds(*tensors: Tensor | None) -> bool:
-    """Whether the state ops can work on these where they lie."""
+def can_observe(
+    pending_counts: Tensor,
+    pending_sums: Tensor | None,
+    pending_rows: Tensor | None,
+    pending_steps: Tensor,
+    counts: Tensor,
+    sums: Tensor | None,
+    rows: Tensor | None,
+    found: Tensor | None,
+) -> bool:
+    """Whether ``observe`` can work on these where they lie; it reads and writes by pointer."""
+    (k,), d = counts.shape, next((t.shape[1] for t in (sums, rows) if t is not None), 0)
+    r = 0 if rows is None else rows.shape[0]
+    floats: _Expected = [(pending_counts, (k,)), (sums, (k, d)), (rows, (r, d))]
+    floats += [(pending_sums, (k, d))] if sums is not None else []
+    floats += [(pending_rows, (r, d))] if rows is not None else []
+    whole: _Expected = [(counts, (k,)), (pending_steps, ()), (found, ())]
+    return _lie(torch.float32, floats) and _lie(torch.int64, whole)
+
+
+def can_advance(
+    codebook: Tensor,
+    cluster_size: Tensor,
+    embed_sum: Tensor | None,
+    pending_counts: Tensor,
+    pending_sums: Tensor | None,
+    pending_rows: Tensor | None,
+    pending_steps: Tensor,
+    clock: Tensor,
+) -> bool:
+    """Whether ``advance`` can work on these where they lie; it reads and writes by pointer."""
+    k, d = codebook.shape
+    r = 0 if pending_rows is None else pending_rows.shape[0]
+    floats: _Expected = [(codebook, (k, d)), (embed_sum, (k, d)), (pending_sums, (k, d))]
+    floats += [(cluster_size, (k,)), (pending_counts, (k,)), (pending_rows, (r, d))]
+    return _lie(torch.float32, floats) and _lie(torch.int64, [(pending_steps, ()), (clock, ())])
+
+
+def _lie(dtype: torch.dtype, expected: _Expected) -> bool:
     return _core is not None and all(
         tensor is None
-        or (tensor.is_cpu and tensor.dtype in _STATE_DTYPES and tensor.is_contiguous())
-        for tensor in tensors
+        or (
+            tensor.is_cpu
+            and tensor.dtype is dtype
+            and tensor.shape == shape
+            and tensor.is_contiguous()
+        )
+        for tensor, shape in expected
     )
 
 
@@ -424,7 +467,9 @@ def _codes(codebook: Tensor) -> Tensor:
 
 
 def _prepared(parts: list[Tensor] | None) -> tuple[int, int]:
-    return (parts[0].data_ptr(), parts[0].numel()) if parts else (0, 0)
+    if not parts or not parts[0].is_cpu or parts[0].dtype is not torch.uint8:
+        return 0, 0
+    return parts[0].data_ptr(), parts[0].numel()
 
 
 def _flat_indices(indices: Tensor) -> Tensor:

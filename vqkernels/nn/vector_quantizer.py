@@ -69,6 +69,8 @@ class VectorQuantizer(FullPrecision):
     pending_steps: Tensor
     initialised: Tensor
     clock: Tensor
+    _prepared: list[Tensor] | None
+    _seen: tuple[int, int] | None  # where the codebook lay at the last call, and its version
 
     def __init__(
         self,
@@ -112,7 +114,7 @@ class VectorQuantizer(FullPrecision):
         self._init_done = not (isinstance(init, str) and init == "kmeans")
         self.initialised.fill_(int(self._init_done))
         self._owner_key = ops.on_initialised(self._leave_init_out)
-        self._prepared: list[Tensor] | None = None
+        self._drop_packed()
 
     def _make_state(self, codebook: Tensor) -> None:
         k = codebook.shape[0]
@@ -203,32 +205,45 @@ class VectorQuantizer(FullPrecision):
         return self
 
     def _packed(self) -> list[Tensor] | None:
-        """The codebook packed for the search, while it is not about to move.
+        """The codebook packed for the search, if it has not moved since the last call.
 
-        Dropped wherever this module moves or replaces the codebook, to free the memory. A result
-        does not depend on that: every search compares the packed copy with the codebook, so that
-        one which something else has written to is packed anew.
+        Where it lies and its version only say when packing is worth it. No result depends on them:
+        a search compares the packed copy with the codebook, and leaves it where they differ.
         """
-        if self.training and self.update is not None:
-            self._prepared = None
-        elif self._prepared is None and not torch.compiler.is_compiling():
+        if torch.compiler.is_compiling():
+            return self._prepared
+        codebook = self.codebook
+        if type(codebook) not in (Tensor, nn.Parameter):
+            return None
+        version = 0 if codebook.is_inference() else codebook._version
+        seen = (codebook.data_ptr(), version)
+        if self._seen != seen or (self.training and self.update is not None):
+            self._drop_packed()
+            self._seen = seen
+        elif self._prepared is None:
             with torch.no_grad():
-                codes = self.codebook.detach()
+                codes = codebook.detach()
                 if self.metric == "cosine":
                     codes, _ = ops.normalize_codes(codes)
-                self._prepared = ops.prepare(codes, self.metric, self.backend)
+                parts = ops.prepare(codes, self.metric, self.backend)
+            if all(type(part) is Tensor for part in parts):  # not traced ones
+                self._prepared = parts
         return self._prepared
+
+    def _drop_packed(self) -> None:
+        self._prepared = None
+        self._seen = None
 
     def _leave_init_out(self) -> None:
         self._init_done = True
 
     def _apply(self, *args: Any, **kwargs: Any) -> VectorQuantizer:
-        self._prepared = None
+        self._drop_packed()
         super()._apply(*args, **kwargs)
         return self
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_prepared": None}
+        return {**self.__dict__, "_prepared": None, "_seen": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
@@ -246,6 +261,7 @@ class VectorQuantizer(FullPrecision):
     def _check(self, x: Tensor, mask: Tensor | None) -> int:
         """The channel dimension. Before any state moves: a bad argument must change nothing."""
         channel = _checks.vectors(x, self.embedding_dim, self.channel_dim)
+        _checks.shaped("codebook", self.codebook, (self.num_embeddings, self.embedding_dim))
         _checks.same_device("x", x, "codebook", self.codebook)
         _checks.mask(mask, x, row_shape(x, channel))
         ops.dispatch.choose("vq_forward", x, self.codebook, self.backend)
@@ -325,7 +341,7 @@ class VectorQuantizer(FullPrecision):
         )
 
     def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
-        self._prepared = None
+        self._drop_packed()
         super()._load_from_state_dict(*args, **kwargs)
         if not self.initialised.is_meta:
             self._init_done = bool(self.initialised)

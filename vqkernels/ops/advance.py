@@ -40,7 +40,7 @@ def _impl(
         *(codebook, cluster_size, embed_sum, pending_counts, pending_sums),
         *(pending_rows, pending_steps, clock),
     )
-    launch = native.advance if native.holds(*state) else in_torch
+    launch = native.advance if native.can_advance(*state) else in_torch
     launch(*state, decay, epsilon, steps_due, metric, threshold, revive_every)
 
 

@@ -27,8 +27,8 @@ def _impl(
         return
     state = (pending_counts, pending_sums, pending_rows, pending_steps)
     batch = (counts, sums, rows, found)
-    launch = counts.dtype == torch.int64 and native.holds(*state, *batch)
-    (native.observe if launch else in_torch)(*state, *batch)
+    launch = native.observe if native.can_observe(*state, *batch) else in_torch
+    launch(*state, *batch)
 
 
 def in_torch(
