@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -13,7 +15,11 @@ from vqkernels.backends import native
 
 BACKENDS = ("native", "triton", "reference")
 _ORDER = {"cpu": ("native", "reference"), "cuda": ("triton", "native", "reference")}
-_TRITON_OPS = ("nearest_code",)
+# The ops that a backend has on a CUDA device; asked for by name, it leaves the rest to reference.
+_ON_CUDA = {
+    "native": frozenset[str](),
+    "triton": frozenset({"nearest_code"}),
+}
 _LOW = (torch.float32, torch.float16, torch.bfloat16)
 
 
@@ -21,8 +27,7 @@ def choose(op: str, x: Tensor, codebook: Tensor | None, requested: str | None) -
     """The backend that runs ``op`` on ``x``.
 
     ``requested=None`` takes the first available of the device's order. A backend asked for by
-    name is used or refused, never replaced; "triton" asks for its search, and the ops that follow
-    the search run on ``reference`` then.
+    name is used or refused, never replaced; ops that it does not have follow on ``reference``.
 
     Raises:
         ValueError: no backend has that name, or it does not serve the device.
@@ -31,12 +36,12 @@ def choose(op: str, x: Tensor, codebook: Tensor | None, requested: str | None) -
     """
     if requested is not None:
         _checks.one_of("backend", requested, BACKENDS)
-        search_only = requested == "triton" and op not in _TRITON_OPS
-        refusal = _refusal(_TRITON_OPS[0] if search_only else op, requested, x, codebook)
+        has_it = requested == "reference" or _has(requested, op, x)
+        refusal = _refusal(op if has_it else "nearest_code", requested, x, codebook)
         if refusal is not None:
             kind, reason = refusal
             raise kind(reason)
-        return "reference" if search_only else requested
+        return requested if has_it else "reference"
     for name in _ORDER.get(x.device.type, ()):
         if _refusal(op, name, x, codebook) is None:
             return name
@@ -47,6 +52,15 @@ def why_not(op: str, name: str, x: Tensor, codebook: Tensor | None) -> str | Non
     """Why ``name`` cannot run ``op`` on ``x``; None when it can."""
     refusal = _refusal(op, name, x, codebook)
     return None if refusal is None else refusal[1]
+
+
+def triton_launcher(noun: str) -> Any:
+    """The Triton file of an op, imported on first use: `import vqkernels` needs torch alone."""
+    return importlib.import_module(f"vqkernels.backends.triton.{noun}")
+
+
+def _has(name: str, op: str, x: Tensor) -> bool:
+    return (name == "native" and x.device.type == "cpu") or op in _ON_CUDA[name]
 
 
 _Refusal = tuple[type[Exception], str] | None
@@ -73,8 +87,8 @@ def _native(op: str, x: Tensor) -> _Refusal:
 
 
 def _triton(op: str, x: Tensor) -> _Refusal:
-    if op not in _TRITON_OPS:
-        return ValueError, f"backend must be one that has {op}, got 'triton' (nearest_code only)"
+    if op not in _ON_CUDA["triton"]:
+        return ValueError, f"backend must be one that has {op}, got 'triton'"
     interpreted = os.environ.get("TRITON_INTERPRET") == "1"
     if x.device.type != "cuda" and not (interpreted and x.device.type == "cpu"):
         return ValueError, f"x must be on a CUDA device for backend='triton', got {x.device}"

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import importlib
-
 import torch
 from torch import Tensor
 
 from vqkernels._layout import row_shape
 from vqkernels.backends import native, reference
 from vqkernels.ops._library import define
-from vqkernels.ops.dispatch import choose
+from vqkernels.ops.dispatch import choose, triton_launcher
 
 
 def search(
@@ -26,9 +24,7 @@ def search(
     if chosen == "native":
         return native.nearest_code(x, codebook, prepared, metric, channel_dim)
     if chosen == "triton":
-        # Imported on first use: `import vqkernels` needs torch alone.
-        launcher = importlib.import_module("vqkernels.backends.triton.nearest_code")
-        return launcher.nearest_code(x, codebook, metric, channel_dim)
+        return triton_launcher("nearest_code").nearest_code(x, codebook, metric, channel_dim)
     return reference.nearest_code(x, codebook, metric, channel_dim)
 
 

@@ -12,21 +12,11 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from vqkernels._layout import row_dims, row_shape
+from vqkernels._layout import row_shape
+from vqkernels.backends.triton._rows import row_layout, row_offsets
 
 _BLOCK_N = 32
 _BLOCK_K = 64
-_MAX_ROW_DIMS = 4
-
-
-@triton.jit
-def _row_offsets(row, size1, size2, size3, stride0, stride1, stride2, stride3):
-    """Element offsets of rows in a tensor with up to four row dimensions, in int64."""
-    i3 = row % size3
-    row = row // size3
-    i2 = row % size2
-    row = row // size2
-    return (row // size1) * stride0 + (row % size1) * stride1 + i2 * stride2 + i3 * stride3
 
 
 @triton.jit
@@ -52,7 +42,7 @@ def _nearest_code_kernel(
 ):
     row = tl.program_id(0).to(tl.int64) * BLOCK_N + tl.arange(0, BLOCK_N)
     row_ok = row < num_rows
-    x_row = x_ptr + _row_offsets(row, size1, size2, size3, stride0, stride1, stride2, stride3)
+    x_row = x_ptr + row_offsets(row, size1, size2, size3, stride0, stride1, stride2, stride3)
 
     best = tl.full((BLOCK_N,), float("inf"), tl.float64)
     best_code = tl.zeros((BLOCK_N,), tl.int64)
@@ -97,13 +87,7 @@ def nearest_code(
     distances = x.new_empty(shape, dtype=torch.float32)
     if indices.numel() == 0:
         return indices, distances
-    sizes, strides = row_dims(x, channel_dim)
-    if len(sizes) > _MAX_ROW_DIMS:
-        # Five or more row dimensions that no two of them merge: rare enough to pay a copy.
-        x = x.contiguous()
-        sizes, strides = row_dims(x, channel_dim)
-    padding = _MAX_ROW_DIMS - len(sizes)
-    sizes, strides = [1] * padding + sizes, [0] * padding + strides
+    x, layout = row_layout(x, channel_dim)
     with torch.cuda.device_of(x):
         _nearest_code_kernel[(triton.cdiv(indices.numel(), _BLOCK_N),)](
             x,
@@ -113,9 +97,7 @@ def nearest_code(
             indices.numel(),
             codebook.shape[0],
             codebook.shape[1],
-            *sizes[1:],
-            *strides,
-            x.stride(channel_dim),
+            *layout,
             IS_L2=metric == "l2",
             BLOCK_N=_BLOCK_N,
             BLOCK_K=_BLOCK_K,
