@@ -35,7 +35,7 @@ def main() -> None:
     for dtype, metric in itertools.product(_DTYPES, cases.METRICS):
         for name in _SMALL:
             x, codebook = cases.search(name, dtype)
-            _check(name, x[:40], codebook[:100], metric)
+            _check(name, x[:24], codebook[:100], metric)
     for dtype, metric in zip(_DTYPES, cases.METRICS, strict=True):
         for name, layout in cases.LAYOUTS.items():
             rows, codebook = cases.batch()

@@ -1,81 +1,31 @@
-"""nearest_code in Triton: the canonical float64 score of every pair, no screen.
+"""nearest_code in Triton: screen on the matrix units, certify, finish the rest by a scan.
 
-Exact by construction: the score is evaluated as ``reference`` defines it, i ascending, with
-floating-point fusion switched off so that multiply and add round separately. A screen on the
-matrix units will come before it; this kernel then finishes what the screen leaves open.
+Every step works on what the step before left on the device: nothing is read by the host, and the
+launches are the same whatever the data, so a call can be captured in a CUDA graph.
 """
 
 from __future__ import annotations
 
+import functools
+
 import torch
-import triton
-import triton.language as tl
 from torch import Tensor
 
 from vqkernels._layout import row_shape
-from vqkernels.backends.triton._rows import row_layout, row_offsets
+from vqkernels.backends.triton import bound
+from vqkernels.backends.triton.certify import certify
+from vqkernels.backends.triton.pack import Packed, pack
+from vqkernels.backends.triton.plan import Plan, plan
+from vqkernels.backends.triton.rerank import rerank
+from vqkernels.backends.triton.row_list import every_row, no_rows
+from vqkernels.backends.triton.scan import scan
+from vqkernels.backends.triton.screen import NO_LIMIT, Shortlist, screen
+from vqkernels.backends.triton.split_rows import SplitRows, split_rows
 
-_BLOCK_N = 32
-_BLOCK_K = 64
-
-
-@triton.jit
-def _nearest_code_kernel(
-    x_ptr,  # (N, D) through strides, fp32 | fp16 | bf16
-    codebook_ptr,  # (K, D) contiguous, fp32 | fp16 | bf16
-    indices_ptr,  # (N,) int64
-    distances_ptr,  # (N,) fp32
-    num_rows,
-    num_codes,
-    dim,
-    size1,
-    size2,
-    size3,
-    stride0,
-    stride1,
-    stride2,
-    stride3,
-    dim_stride,
-    IS_L2: tl.constexpr,
-    BLOCK_N: tl.constexpr,
-    BLOCK_K: tl.constexpr,
-):
-    row = tl.program_id(0).to(tl.int64) * BLOCK_N + tl.arange(0, BLOCK_N)
-    row_ok = row < num_rows
-    x_row = x_ptr + row_offsets(row, size1, size2, size3, stride0, stride1, stride2, stride3)
-
-    best = tl.full((BLOCK_N,), float("inf"), tl.float64)
-    best_code = tl.zeros((BLOCK_N,), tl.int64)
-    for start in range(0, num_codes, BLOCK_K):
-        code = start + tl.arange(0, BLOCK_K).to(tl.int64)
-        code_ok = code < num_codes
-        c_row = codebook_ptr + code * dim
-        score = tl.zeros((BLOCK_N, BLOCK_K), tl.float64)
-        for i in range(0, dim):
-            x = tl.load(x_row + i * dim_stride, mask=row_ok, other=0.0)
-            c = tl.load(c_row + i, mask=code_ok, other=0.0)
-            x = x.to(tl.float32).to(tl.float64)[:, None]
-            c = c.to(tl.float32).to(tl.float64)[None, :]
-            if IS_L2:
-                t = x - c
-                score = score + t * t
-            else:
-                score = score - x * c
-        # NaN fails the comparison too: a non-finite row or code never scores below infinity.
-        usable = (tl.abs(score) < float("inf")) & code_ok[None, :]
-        score = tl.where(usable, score, float("inf"))
-        lowest = tl.min(score, axis=1)
-        attained = tl.where(score == lowest[:, None], code[None, :], num_codes)
-        candidate = tl.min(attained, axis=1)
-        better = lowest < best
-        best_code = tl.where(better, candidate, best_code)
-        best = tl.where(better, lowest, best)
-
-    found = best < float("inf")
-    distance = best if IS_L2 else -best
-    distance = tl.where(found, distance, float("nan")).to(tl.float32)
-    tl.store(indices_ptr + row, best_code, mask=row_ok)
-    tl.store(distances_ptr + row, distance, mask=row_ok)
+_PROBED = 1024  # rows that say whether one product is enough for all
+_ENOUGH = 512  # groups beyond the first that these may cost; see ``certify``
+# Multiply-adds from which two products saved are worth the probe's launches.
+_WORTH_PROBING = 2**32
 
 
 def nearest_code(
@@ -83,24 +33,83 @@ def nearest_code(
 ) -> tuple[Tensor, Tensor]:
     """Indices (int64) and scores (float32) of the best code for every position of x."""
     shape = row_shape(x, channel_dim)
-    indices = x.new_empty(shape, dtype=torch.int64)
-    distances = x.new_empty(shape, dtype=torch.float32)
-    if indices.numel() == 0:
-        return indices, distances
-    x, layout = row_layout(x, channel_dim)
-    with torch.cuda.device_of(x):
-        _nearest_code_kernel[(triton.cdiv(indices.numel(), _BLOCK_N),)](
-            x,
-            codebook.contiguous(),
-            indices,
-            distances,
-            indices.numel(),
-            codebook.shape[0],
-            codebook.shape[1],
-            *layout,
-            IS_L2=metric == "l2",
-            BLOCK_N=_BLOCK_N,
-            BLOCK_K=_BLOCK_K,
-            enable_fp_fusion=False,
+    found = x.new_empty(shape, dtype=torch.int64), x.new_empty(shape, dtype=torch.float32)
+    num_rows, (num_codes, dim) = found[0].numel(), codebook.shape
+    if num_rows == 0:
+        return found
+    codebook = codebook.contiguous()
+    processors, unit = _device(x.device)
+    counters = torch.zeros(3, dtype=torch.int32, device=x.device)
+    difficulty, few, many = counters.unbind()
+    last = (metric, channel_dim, found, 2 * processors)
+    if dim > bound.MAX_DIM:
+        exponent = torch.zeros(1, device=x.device)
+        scan(x, codebook, exponent, every_row(many, num_rows), *last)
+        return found
+
+    layout = plan(x.dtype, dim, num_codes, metric)
+    packed = pack(codebook, layout, metric, rounding(layout, dim, unit))
+    rows = split_rows(x, packed, metric, channel_dim, num_rows)
+    search = functools.partial(_screen, rows, packed, difficulty, num_codes, processors)
+    arguments = (x, codebook, rows, packed)
+    if len(layout.choices) > 1 and num_rows * num_codes * dim >= _WORTH_PROBING:
+        sample = search(min(num_rows, _PROBED), (1,), NO_LIMIT)
+        certify(*arguments, sample, metric, channel_dim, difficulty, None)
+        shortlist = search(num_rows, layout.choices, _ENOUGH)
+    else:
+        shortlist = search(num_rows, layout.choices[-1:], 0 if layout.packed else -1)
+    contested, unbounded = no_rows(few, num_rows), no_rows(many, num_rows)
+    results = (*found, contested, unbounded)
+    certify(*arguments, shortlist, metric, channel_dim, difficulty, results)
+    rerank(x, codebook, packed, shortlist, contested, *last)
+    scan(x, codebook, packed.scalars, unbounded, *last)
+    return found
+
+
+def _screen(
+    rows: SplitRows,
+    packed: Packed,
+    difficulty: Tensor,
+    num_codes: int,
+    processors: int,
+    num_rows: int,
+    choices: tuple[int, ...],
+    limit: int,
+) -> Shortlist:
+    """One launch per number of products; all but one of them return at once."""
+    splits = packed.plan.splits(num_rows, num_codes, processors)
+    out = None
+    for products in choices:
+        out = screen(
+            rows,
+            packed,
+            difficulty,
+            num_rows=num_rows,
+            num_codes=num_codes,
+            splits=splits,
+            products=products,
+            limit=limit,
+            into=out,
         )
-    return indices, distances
+    assert out is not None
+    return out
+
+
+def rounding(layout: Plan, dim: int, unit: tuple[int, int]) -> float:
+    """``bound.accumulation_error`` of a layout: what it multiplies first, and what follows."""
+    if layout.packed:
+        return bound.accumulation_error(unit, 2 * dim, dim + 8)
+    parts, last = (layout.products - 1) * layout.width, layout.width + layout.lanes
+    if layout.resident(layout.products):
+        return bound.accumulation_error(unit, parts, last)
+    return bound.accumulation_error(unit, 0, parts + last)
+
+
+@functools.cache
+def _device(device: torch.device) -> tuple[int, tuple[int, int]]:
+    """Multiprocessors of a device and how its matrix unit rounds; a guess for the interpreter."""
+    if device.type != "cuda":
+        return 4, bound.UNKNOWN_UNIT
+    properties = torch.cuda.get_device_properties(device)
+    unit = bound.UNITS.get(10 * properties.major + properties.minor, bound.UNKNOWN_UNIT)
+    return properties.multi_processor_count, unit
