@@ -6,7 +6,7 @@ import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from benchmarks.aot import calls, launches, sass
+from benchmarks.aot import calls, flow, launches, sass
 from benchmarks.aot.architectures import blocks_per_processor
 from benchmarks.aot.launches import Launch
 
@@ -40,7 +40,7 @@ class Kernel(NamedTuple):
 
     @property
     def spills_in_loops(self) -> int:
-        return sum(sass.spills(loop.instructions) for loop in sass.loops(self.code))
+        return sum(sass.spills(loop.instructions) for loop in flow.loops(list(self.code)))
 
     @property
     def blocks_per_processor(self) -> int:
@@ -60,7 +60,7 @@ class Kernel(NamedTuple):
         None for a kernel that has no pairs.
         """
         rule = PAIRS.get(self.launch.name)
-        loop = sass.main_loop(self.code)
+        loop = flow.main_loop(list(self.code))
         if rule is None or loop is None:
             return None
         step = rule(self.launch)

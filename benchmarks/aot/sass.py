@@ -1,11 +1,10 @@
-"""Machine code of a kernel: its registers, its spills, its loops and what is in them."""
+"""Machine code of a kernel: its registers, its stack, its instructions and what they cost."""
 
 from __future__ import annotations
 
 import re
 import subprocess
 import tempfile
-from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
@@ -53,10 +52,13 @@ _FMA = frozenset({"FADD", "FMUL", "FFMA", "FADD2", "FMUL2", "FFMA2", "HADD2", "H
 _FP64 = frozenset({"DADD", "DMUL", "DFMA", "DSETP", "DMNMX", "DSET"})
 _MMA = re.compile(r"(H|I|D|Q|B|OM)?G?MMA$|UTC\w*MMA$|SPMMA$")
 _LOCAL = frozenset({"LDL", "STL"})
+_KINDS = {"alu": _ALU, "fma": _FMA, "fp64": _FP64, "local": _LOCAL}
+
+_ENDS = frozenset({"EXIT", "RET", "KILL"})
 
 # "/*01a0*/   @!P0 BRA 0x120 ;", without the encoding that stands after it.
-_INSTRUCTION = re.compile(r"/\*([0-9a-f]{4,})\*/\s+(?:@!?U?P\w+\s+)?([A-Z][\w.]*)\s*([^;]*);")
-_TARGET = re.compile(r"0x[0-9a-f]+")
+_INSTRUCTION = re.compile(r"/\*([0-9a-f]{4,})\*/\s+(@!?U?P\w+\s+)?([A-Z][\w.]*)\s*([^;]*);")
+_TARGET = re.compile(r"(.*\W)?(0x[0-9a-f]+)\s*")
 _USAGE = re.compile(r"(REG|STACK|SHARED):(\d+)")
 
 
@@ -64,22 +66,38 @@ class Instruction(NamedTuple):
     address: int
     opcode: str  # with its modifiers: LDG.E.128
     operands: str
+    guard: str = ""  # the predicate before it
+
+    @property
+    def name(self) -> str:
+        return self.opcode.split(".")[0]
+
+    @property
+    def target(self) -> int | None:
+        """Of a branch."""
+        found = _TARGET.fullmatch(self.operands) if self.name == "BRA" else None
+        return None if found is None else int(found[2], 16)
+
+    @property
+    def leaves(self) -> bool:
+        """Whether what stands after it may not be next."""
+        return self.name == "BRA" or self.name in _ENDS
+
+    @property
+    def always_leaves(self) -> bool:
+        """Conditions are a guard, or an operand before the target."""
+        only = self.name in _ENDS or "," not in self.operands
+        return self.leaves and not self.guard and only
 
     @property
     def kind(self) -> str:
         """alu | fma | fp64 | mma | local | move | other."""
-        name = self.opcode.split(".")[0]
-        if name in _ALU:
-            return "alu"
-        if name in _FMA:
-            return "fma"
-        if name in _FP64:
-            return "fp64"
-        if name in _LOCAL:
-            return "local"
-        if name == "MOV" or self.opcode.startswith("IMAD.MOV"):
+        if self.name == "MOV" or self.opcode.startswith("IMAD.MOV"):
             return "move"
-        return "mma" if _MMA.fullmatch(name) else "other"
+        for kind, names in _KINDS.items():
+            if self.name in names:
+                return kind
+        return "mma" if _MMA.fullmatch(self.name) else "other"
 
 
 class Resources(NamedTuple):
@@ -90,70 +108,19 @@ class Resources(NamedTuple):
     shared: int
 
 
-class Loop(NamedTuple):
-    """The code between a backward branch and its target, both included."""
-
-    instructions: tuple[Instruction, ...]
-    inner: tuple[Loop, ...]
-
-    @property
-    def own(self) -> tuple[Instruction, ...]:
-        """What is not in a loop inside this one."""
-        inside = {i.address for loop in self.inner for i in loop.instructions}
-        return tuple(i for i in self.instructions if i.address not in inside)
-
-    def counts(self, trips: int = 1) -> Counter[str]:
-        """Instructions by kind in one iteration in which loops inside it make ``trips``."""
-        found = Counter(i.kind for i in self.own)
-        for loop in self.inner:
-            for kind, count in loop.counts(trips).items():
-                found[kind] += trips * count
-        return found
-
-
 def instructions(cubin: bytes) -> list[Instruction]:
     """In the order of their addresses."""
     text = _cuobjdump("--dump-sass", cubin)
-    return [Instruction(int(a, 16), op, rest) for a, op, rest in _INSTRUCTION.findall(text)]
+    found = _INSTRUCTION.findall(text)
+    return [
+        Instruction(int(a, 16), op, rest.strip(), guard.strip()) for a, guard, op, rest in found
+    ]
 
 
 def resources(cubin: bytes) -> Resources:
     """Spills show as stack: what is called LOCAL there stays 0."""
     found = dict(_USAGE.findall(_cuobjdump("--dump-resource-usage", cubin)))
     return Resources(int(found["REG"]), int(found["STACK"]), int(found["SHARED"]))
-
-
-def loops(code: Iterable[Instruction]) -> list[Loop]:
-    """The outermost loops, each with those inside it, in the order of their addresses."""
-    listed = list(code)
-    ends: dict[int, int] = {}  # of the last branch back to an address
-    for instruction in listed:
-        target = _TARGET.search(instruction.operands)
-        if instruction.opcode.split(".")[0] == "BRA" and target is not None:
-            start = int(target[0], 16)
-            if start < instruction.address:  # a branch to itself ends every kernel
-                ends[start] = max(instruction.address, ends.get(start, 0))
-    return _nested(listed, sorted(ends.items(), key=lambda span: (span[0], -span[1])))
-
-
-def _nested(code: list[Instruction], spans: list[tuple[int, int]]) -> list[Loop]:
-    found = []
-    while spans:
-        (start, end), *rest = spans
-        inside = [span for span in rest if span[1] <= end]
-        spans = [span for span in rest if span[1] > end]
-        body = [i for i in code if start <= i.address <= end]
-        found.append(Loop(tuple(body), tuple(_nested(body, inside))))
-    return found
-
-
-def main_loop(code: Iterable[Instruction]) -> Loop | None:
-    """The outermost loop with most matrix instructions, of several the longest."""
-
-    def weight(loop: Loop) -> tuple[int, int]:
-        return loop.counts()["mma"], len(loop.instructions)
-
-    return max(loops(code), key=weight, default=None)
 
 
 def spills(code: Iterable[Instruction]) -> int:

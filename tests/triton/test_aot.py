@@ -10,7 +10,7 @@ import torch
 triton = pytest.importorskip("triton")
 import triton.language as tl  # noqa: E402
 
-from benchmarks.aot import launches, sass  # noqa: E402
+from benchmarks.aot import flow, launches, sass  # noqa: E402
 from benchmarks.aot.architectures import PROCESSORS, blocks_per_processor  # noqa: E402
 from benchmarks.aot.sass import Instruction  # noqa: E402
 
@@ -75,11 +75,11 @@ def test_launchers_see_the_gpu_that_is_compiled_for() -> None:
 
 
 @_needs_cuobjdump
-@pytest.mark.parametrize(("arch", "warps"), [(80, 4), (80, 8), (90, 4)])
+@pytest.mark.parametrize(("arch", "warps"), [(80, 4), (80, 8), (90, 4), (100, 4)])
 def test_the_matrix_instructions_of_the_main_loop_are_found(arch: int, warps: int) -> None:
     """64 x 64 x 32 in instructions of 16 x 8 x 16 by a warp, or of 64 x 64 x 16 by four."""
     code = sass.instructions(launches.compiled(_launch(arch, num_warps=warps)).asm["cubin"])
-    loop = sass.main_loop(code)
+    loop = flow.main_loop(code)
     assert loop is not None
     counts = loop.counts()
     assert counts["mma"] == (64 * 64 * 32 // (16 * 8 * 16) // warps if arch == 80 else 2)
@@ -93,22 +93,24 @@ def test_a_kernel_with_too_few_registers_is_seen_to_spill_in_its_loop() -> None:
     cubin = launches.compiled(_launch(80, num_warps=1, maxnreg=64)).asm["cubin"]
     code = sass.instructions(cubin)
     assert sass.resources(cubin).stack > 64
-    assert sum(sass.spills(loop.instructions) for loop in sass.loops(code)) > 0
+    assert sum(sass.spills(loop.instructions) for loop in flow.loops(code)) > 0
     assert sass.resources(cubin).registers <= 64
 
 
-def _code(*opcodes: str) -> list[Instruction]:
-    """One instruction every 16 bytes; "BRA 2" jumps to the third."""
-    listed = [opcode.partition(" ") for opcode in opcodes]
-    return [
-        Instruction(16 * i, name, hex(16 * int(target)) if target else "R1, R2")
-        for i, (name, _, target) in enumerate(listed)
-    ]
+def _code(*lines: str) -> list[Instruction]:
+    """One instruction every 16 bytes; "@P0 BRA 2" may jump to the third."""
+    found = []
+    for i, line in enumerate(lines):
+        guard, _, rest = line.rpartition("@P0 ")
+        name, _, target = rest.partition(" ")
+        operands = hex(16 * int(target)) if target else "R1, R2"
+        found.append(Instruction(16 * i, name, operands, "@P0" if line != rest else guard))
+    return found
 
 
-def test_loops_are_backward_branches_and_hold_one_another() -> None:
-    code = _code("MOV", "FADD", "FMNMX", "BRA 2", "LOP3.LUT", "BRA 1", "EXIT", "BRA 7")
-    (outer,) = sass.loops(code)
+def test_loops_end_with_a_branch_back_and_hold_one_another() -> None:
+    code = _code("MOV", "FADD", "FMNMX", "@P0 BRA 2", "LOP3.LUT", "@P0 BRA 1", "EXIT", "BRA 7")
+    (outer,) = flow.loops(code)
     (inner,) = outer.inner
     assert [i.opcode for i in outer.own] == ["FADD", "LOP3.LUT", "BRA"]
     assert [i.opcode for i in inner.instructions] == ["FMNMX", "BRA"]
@@ -116,17 +118,33 @@ def test_loops_are_backward_branches_and_hold_one_another() -> None:
 
 
 def test_two_branches_to_one_address_are_one_loop() -> None:
-    (loop,) = sass.loops(_code("FADD", "BRA 0", "FMNMX", "BRA 0", "EXIT"))
+    (loop,) = flow.loops(_code("FADD", "@P0 BRA 0", "FMNMX", "@P0 BRA 0", "EXIT"))
     assert len(loop.instructions) == 4
     assert loop.inner == ()
 
 
+def test_a_slow_path_behind_the_end_is_no_loop_and_belongs_to_the_one_that_it_leaves() -> None:
+    code = _code("FADD", "@P0 BRA 6", "FMNMX", "@P0 BRA 0", "FMUL", "EXIT", "SYNCS", "BRA 2")
+    (loop,) = flow.loops(code)
+    assert [i.opcode for i in loop.instructions] == ["FADD", "BRA", "FMNMX", "BRA", "SYNCS", "BRA"]
+    assert flow.loops(_code("FADD", "@P0 BRA 5", "FMNMX", "FMUL", "EXIT", "SYNCS", "BRA 2")) == []
+
+
+@pytest.mark.parametrize(
+    ("guard", "operands", "expected"),
+    [("", "0x70", True), ("@!P1", "0x70", False), ("", "!UP0, 0x70", False)],
+)
+def test_a_branch_with_a_condition_may_go_on(guard: str, operands: str, expected: bool) -> None:
+    branch = Instruction(0, "BRA.U", operands, guard)
+    assert (branch.target, branch.always_leaves) == (0x70, expected)
+
+
 def test_the_main_loop_has_the_matrix_instructions_before_the_length() -> None:
-    code = _code("HMMA.16816.F32", "BRA 0", "FADD", "FADD", "FADD", "BRA 2", "EXIT")
-    loop = sass.main_loop(code)
+    code = _code("HMMA.16816.F32", "@P0 BRA 0", *["FADD"] * 3, "@P0 BRA 2", "EXIT")
+    loop = flow.main_loop(code)
     assert loop is not None
     assert loop.counts() == {"mma": 1, "other": 1}
-    assert sass.main_loop(_code("FADD", "EXIT")) is None
+    assert flow.main_loop(_code("FADD", "EXIT")) is None
 
 
 @pytest.mark.parametrize(
