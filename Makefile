@@ -1,4 +1,4 @@
-# make demo | test | lint | check | bench | bench-full | bench-gpu | readme | clean
+# make demo | test | lint | check | bench | bench-full | bench-gpu | aot | readme | clean
 #
 # Every target makes .venv itself from the pins and builds the extension into the source tree.
 # PYTHON=     the interpreter that makes .venv (3.11 or newer: the pinned scikit-image needs it)
@@ -14,7 +14,7 @@ NATIVE := $(wildcard csrc/*.cpp csrc/*/*.cpp csrc/*/*.h csrc/*/*/*.h) CMakeLists
 BENCHMARKS := $(BIN)/python -m pytest -p no:xdist --benchmark-columns=median,iqr,rounds,iterations benchmarks
 SOURCES := git ls-files --cached --others --exclude-standard
 
-.PHONY: demo test lint bench bench-full bench-gpu check readme clean
+.PHONY: demo test lint bench bench-full bench-gpu aot check readme clean
 
 demo: $(VENV)/built
 	$(BIN)/vqk run digits
@@ -40,9 +40,15 @@ bench-full: $(VENV)/test-tools $(VENV)/built
 	$(BIN)/python -m benchmarks.render
 	$(BIN)/python -m benchmarks.targets
 
+# The tests that are marked gpu first; without a green run of them nothing is measured.
 bench-gpu: $(VENV)/test-tools $(VENV)/built
-	$(BIN)/python -m pytest -p no:xdist -m gpu tests
 	$(BENCHMARKS) --device cuda $(BENCH)
+	$(BIN)/python -m benchmarks.render
+	$(BIN)/python -m benchmarks.targets --device cuda
+
+# What the Triton kernels become on sm_80, sm_90 and sm_100; needs no GPU.
+aot: $(VENV)/test-tools $(VENV)/built
+	$(BIN)/python -m benchmarks.aot $(AOT)
 
 # The digits figures and the picture of README.md, from a run of the demo.
 readme: demo

@@ -1,6 +1,7 @@
 """The search alone: sizes, few rows, and data that is hard to get right.
 
-``make bench`` for the short set, ``make bench-full`` for everything.
+``make bench`` for the short set, ``make bench-full`` for everything; ``make bench-gpu`` has cases
+of its own.
 """
 
 from __future__ import annotations
@@ -14,7 +15,12 @@ from benchmarks.laboratory import Contender
 from benchmarks.peers import Provider
 
 TABLE = "nearest_code"
-CASES = (*speed_cases.SEARCH, *speed_cases.FEW_ROWS, *speed_cases.HARD_DATA)
+CASES = (
+    *speed_cases.SEARCH,
+    *speed_cases.FEW_ROWS,
+    *speed_cases.HARD_DATA,
+    *speed_cases.GPU_SEARCH,
+)
 
 
 def takes_part(case: SpeedCase, provider: Provider) -> bool:

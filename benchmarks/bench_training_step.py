@@ -11,7 +11,7 @@ from benchmarks.laboratory import Contender
 from benchmarks.peers import Provider
 
 TABLE = "training_step"
-CASES = speed_cases.TRAINING
+CASES = (*speed_cases.TRAINING, *speed_cases.GPU_TRAINING)
 
 
 def takes_part(case: SpeedCase, provider: Provider) -> bool:

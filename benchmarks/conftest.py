@@ -24,6 +24,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("vqkernels")
     group.addoption("--device", default="cpu", help="cpu or cuda")
     group.addoption("--full", action="store_true", help="all cases and contenders")
+    group.addoption(
+        "--tiny",
+        action="store_true",
+        help="the cases of a GPU with few rows and codes, on any device; keeps no rows",
+    )
     group.addoption("--threads", type=int, default=machine.default_threads(), help="on the CPU")
     group.addoption("--rounds", type=int, help="samples of every contender, at most")
     group.addoption("--seconds", type=float, help="of samples of every contender, about")
@@ -36,9 +41,13 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     full = metafunc.config.getoption("--full")
     table = metafunc.module.TABLE
     device = torch.device(metafunc.config.getoption("--device"))
+    tiny = metafunc.config.getoption("--tiny")
+    cases = [c for c in metafunc.module.CASES if c.device == ("cuda" if tiny else device.type)]
+    if tiny:
+        cases = list(dict.fromkeys(case.tiny() for case in cases))
     contenders = [
         Contender(table, case, provider)
-        for case in metafunc.module.CASES
+        for case in cases
         if full or case.short
         for provider in peers.TABLES[table]
         if metafunc.module.takes_part(case, provider)
@@ -61,10 +70,13 @@ def laboratory(request: pytest.FixtureRequest) -> Iterator[Laboratory]:
     options = request.config.option
     found = [_contender(item) for item in request.session.items]
     contenders = [contender for contender in found if contender is not None]
-    if not gate.passes(dict.fromkeys(contender.table for contender in contenders)):
-        pytest.exit("the op's tests fail: no benchmark is run", returncode=1)
-    machine.limit_threads(options.threads)
     device = torch.device(options.device)
+    if device.type == "cuda" and not torch.cuda.is_available():
+        pytest.exit("--device must be one that is here, got cuda", returncode=1)
+    tables = dict.fromkeys(contender.table for contender in contenders)
+    if not options.tiny and not gate.passes(tables, device.type):
+        pytest.exit("the tests fail: no benchmark is run", returncode=1)
+    machine.limit_threads(options.threads)
     effort = _EFFORTS["full" if options.full else "short"]
     effort = Effort(options.rounds or effort.rounds, options.seconds or effort.seconds)
     with fresh.compiling_afresh():
@@ -75,11 +87,12 @@ def laboratory(request: pytest.FixtureRequest) -> Iterator[Laboratory]:
 def where(request: pytest.FixtureRequest) -> results.Row:
     """What is the same for every row of this run."""
     options = request.config.option
+    device = torch.device(options.device)
     return {
-        "machine": machine.name(torch.device(options.device), options.threads),
+        "machine": machine.name(device, options.threads),
         "commit": machine.commit(),
         "measured": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-        "torch": torch.__version__,
+        **machine.software(device),
     }
 
 
@@ -93,11 +106,13 @@ def measured(
     """Measures a contender, keeps its row, and hands its samples to pytest-benchmark."""
 
     options = request.config.option
+    device = torch.device(options.device)
 
     def measure(contender: Contender) -> None:
         outcome = laboratory.outcome(contender)
         row = results.row(contender, outcome, where)
-        results.save(contender.table, options.device, [row], options.results)
+        if not options.tiny:
+            results.save(contender.table, device.type, [row], options.results)
         request.config.stash.setdefault(_ROWS, []).append(row)
         if outcome.samples is None:
             failed = outcome.failed and contender.provider.ours

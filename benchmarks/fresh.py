@@ -25,14 +25,17 @@ _FEW_ROWS = 64
 
 
 class Job(NamedTuple):
-    """A contender on a case; arrays, because a process of its own gets a copy."""
+    """A contender on a case on the CPU; arrays, because a process of its own gets a copy.
+
+    ``x`` is float32, in which every ``dtype`` is exact and which numpy has.
+    """
 
     table: str
     provider: str
     x: np.ndarray[Any, Any]
     codebook: np.ndarray[Any, Any]
     settings: dict[str, Any]
-    device: str
+    dtype: torch.dtype
     threads: int
 
 
@@ -57,7 +60,7 @@ def _first_call(job: Job) -> float:
     x, codebook = _inputs(job)
     provider = peers.find(job.table, job.provider)
     started = time.perf_counter()
-    provider.build(x, codebook, **job.settings)().cpu()
+    provider.build(x, codebook, **job.settings)()
     return time.perf_counter() - started
 
 
@@ -70,9 +73,8 @@ def _peak_extra(job: Job) -> int | None:
 
 def _inputs(job: Job) -> tuple[torch.Tensor, torch.Tensor]:
     machine.limit_threads(job.threads)
-    device = torch.device(job.device)
     # Copies: what arrives is read-only memory of the message.
-    return torch.tensor(job.x, device=device), torch.tensor(job.codebook, device=device)
+    return torch.tensor(job.x, dtype=job.dtype), torch.tensor(job.codebook)
 
 
 @contextlib.contextmanager

@@ -27,12 +27,17 @@ TESTS = {
 }
 
 
-def passes(tables: Iterable[str], run: Callable[..., Any] = subprocess.run) -> bool:
-    """Runs the tests of ``tables``; True when all of them pass."""
-    tests = dict.fromkeys(test for table in tables for test in TESTS[table])
-    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:benchmark", "-k", _FLOAT32]
-    return run([*command, *tests], cwd=ROOT, check=False).returncode == 0
-
-
-# Benchmarks are float32: the other dtypes are left to `make test`.
+# On a GPU everything that is marked for one.
+ON_CUDA = ("-m", "gpu", "tests")
+# Benchmarks on the CPU are float32: the other dtypes are left to `make test`.
 _FLOAT32 = "not float16 and not bfloat16"
+
+
+def passes(
+    tables: Iterable[str], device: str = "cpu", run: Callable[..., Any] = subprocess.run
+) -> bool:
+    """Runs the tests of ``tables`` on a kind of device; True when all of them pass."""
+    tests = dict.fromkeys(test for table in tables for test in TESTS[table])
+    selected = ON_CUDA if device == "cuda" else ("-k", _FLOAT32, *tests)
+    command = [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:benchmark", "-p", "no:xdist"]
+    return run([*command, *selected], cwd=ROOT, check=False).returncode == 0

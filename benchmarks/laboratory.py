@@ -6,13 +6,14 @@ A contender that cannot run or fails is a result too, with its reason.
 from __future__ import annotations
 
 import dataclasses
+import time
 from typing import Any, NamedTuple
 
 import torch
 from speed_cases import SpeedCase
 from torch import Tensor
 
-from benchmarks import fresh, machine, truth
+from benchmarks import fresh, machine, memory, truth
 from benchmarks.peers import OURS, Provider, UnavailableError
 from benchmarks.timing import Effort, Quartiles, Samples, interleaved, quartiles, ratios
 
@@ -36,7 +37,8 @@ class Outcome:
         samples: seconds per call.
         times_ours: its time over that of vqkernels on the same case, round by round.
         peak: operations per second of the FMA loop in the same rounds; None: not measured here.
-        wrong: rows that are not the nearest code in float64, of all rows.
+        wrong: rows that are not the nearest code in float64, of those that were judged.
+        judged: how many were.
         extra_bytes: peak memory of a call beyond what was held before it.
         first_call: seconds of the first call of a process.
     """
@@ -48,8 +50,13 @@ class Outcome:
     times_ours: Quartiles | None = None
     peak: Quartiles | None = None
     wrong: truth.Wrong | None = None
+    judged: int = 0
     extra_bytes: int | None = None
     first_call: float | None = None
+
+
+# Rows of a case on a GPU that are judged in float64: those of a million would take minutes.
+_JUDGED_ON_CUDA = 8192
 
 
 class Laboratory:
@@ -69,12 +76,9 @@ class Laboratory:
         return self._outcomes[contender]
 
     def _measure(self, group: list[Contender]) -> None:
-        inputs = {case: case.make() for case in dict.fromkeys(c.case for c in group)}
-        judges = {case: truth.judge(*pair) for case, pair in inputs.items()}
-        placed = {
-            case: (x.to(self._device), codebook.to(self._device))
-            for case, (x, codebook) in inputs.items()
-        }
+        inputs = {case: case.make(self._device) for case in dict.fromkeys(c.case for c in group)}
+        rows = _JUDGED_ON_CUDA if self._device.type == "cuda" else None
+        judges = {case: truth.judge(*pair, rows) for case, pair in inputs.items()}
         calls = {}
         for contender in group:
             outcome = self._outcomes[contender] = Outcome()
@@ -84,7 +88,7 @@ class Laboratory:
             if outcome.reason is None:
                 try:
                     calls[contender] = self._prepare(
-                        contender, outcome, *placed[contender.case], judges[contender.case]
+                        contender, outcome, *inputs[contender.case], judges[contender.case]
                     )
                 except UnavailableError as error:
                     outcome.reason = str(error)
@@ -124,20 +128,48 @@ class Laboratory:
         if tuning not in self._settings:
             self._settings[tuning] = provider.settings(x, codebook)
         outcome.settings = self._settings[tuning]
+        if self._device.type == "cuda":
+            call, found = self._first_call(provider, outcome, x, codebook)
+        else:
+            self._observe_afresh(contender, outcome, x, codebook)
+            call = provider.build(x, codebook, **outcome.settings)
+            found = call()
+        outcome.wrong = judge(found)
+        outcome.judged = min(len(x), _JUDGED_ON_CUDA) if self._device.type == "cuda" else len(x)
+        return call
+
+    def _first_call(
+        self, provider: Provider, outcome: Outcome, x: Tensor, codebook: Tensor
+    ) -> tuple[Any, Tensor]:
+        """In this process: another one would need seconds to reach the GPU.
+
+        So a first call does not compile again what a case before it has compiled.
+        """
+        torch.cuda.synchronize(self._device)
+        started = time.perf_counter()
+        call = provider.build(x, codebook, **outcome.settings)
+        found = call().clone()
+        torch.cuda.synchronize(self._device)
+        outcome.first_call = time.perf_counter() - started
+        torch.cuda.empty_cache()  # others allocate past torch
+        if not provider.own_memory:
+            outcome.extra_bytes = memory.peak_extra(call, self._device)
+        return call, found
+
+    def _observe_afresh(
+        self, contender: Contender, outcome: Outcome, x: Tensor, codebook: Tensor
+    ) -> None:
         job = fresh.Job(
             contender.table,
-            provider.name,
-            x.cpu().numpy(),
-            codebook.cpu().numpy(),
+            contender.provider.name,
+            x.float().numpy(),
+            codebook.numpy(),
             outcome.settings,
-            str(self._device),
+            x.dtype,
             self._threads,
         )
         outcome.first_call = fresh.first_call_seconds(job)
         outcome.extra_bytes = fresh.peak_extra_bytes(job)
-        call = provider.build(x, codebook, **outcome.settings)
-        outcome.wrong = judge(call())
-        return call
 
     def _refuse_if_we_are_wrong(
         self, contenders: list[Contender], calls: dict[Contender, Any]

@@ -44,7 +44,21 @@ def version(package: str) -> str:
     """Name and version of a distribution; ours need not be installed to be measured."""
     if package == "vqkernels":
         return f"{package} {vqkernels.__version__}"
-    return f"{package} {importlib.metadata.version(package)}"
+    try:
+        return f"{package} {importlib.metadata.version(package)}"
+    except importlib.metadata.PackageNotFoundError:
+        name = importlib.metadata.packages_distributions()[package][0]
+        return f"{name} {importlib.metadata.version(name)}"
+
+
+def software(device: torch.device) -> dict[str, str]:
+    """Versions that a number depends on besides the contender's own."""
+    found = {"torch": str(torch.__version__)}
+    if device.type == "cuda":
+        found["triton"] = importlib.metadata.version("triton")
+        found["cuda"] = str(torch.version.cuda)
+        found["driver"] = _driver()
+    return found
 
 
 def limit_threads(threads: int) -> None:
@@ -66,6 +80,15 @@ def fma_peak(threads: int) -> float | None:
     except ImportError:
         return None
     return float(core.fma_peak(threads, _PEAK_SECONDS))
+
+
+def _driver() -> str:
+    command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
+    try:
+        done = subprocess.run(command, check=True, capture_output=True, text=True)
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+    return done.stdout.splitlines()[0].strip()
 
 
 def _cpu() -> dict[str, str]:

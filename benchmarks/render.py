@@ -27,6 +27,7 @@ _DOCUMENTS: dict[str, dict[str, Callable[[], str]]] = {
         "wrong": tables.wrong_rows,
         "codes": tables.codes,
         "details": tables.details,
+        "gpu": tables.gpu,
     },
 }
 

@@ -27,6 +27,7 @@ def row(contender: Contender, outcome: Outcome, where: Row) -> Row:
     seconds = quartiles(outcome.samples.seconds)
     speed = case.operations / seconds.median
     outputs = 12 * case.n  # an int64 index and a float32 distance per row
+    given = case.dtype.itemsize * case.n * case.d + 4 * case.levels * case.k * case.d
     return {
         **made,
         "version": provider.version(),
@@ -37,10 +38,12 @@ def row(contender: Contender, outcome: Outcome, where: Row) -> Row:
         "times_ours": _rounded(outcome.times_ours),
         "peak_flops": _rounded(outcome.peak),
         "peak_share": outcome.peak and _short(speed / outcome.peak.median),
+        "tflops": _short(speed / 1e12),
+        "judged_rows": outcome.judged,
         "wrong_rows": outcome.wrong and outcome.wrong.rows,
         "other_ties": outcome.wrong and outcome.wrong.ties,
         "extra_bytes": outcome.extra_bytes,
-        "given_bytes": 4 * (case.n + case.levels * case.k) * case.d + outputs,
+        "given_bytes": given + outputs,
         "first_call_seconds": outcome.first_call and _short(outcome.first_call),
     }
 

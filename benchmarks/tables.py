@@ -72,18 +72,28 @@ def codes() -> str:
     return words.markdown(["time per pair at K =", *names], table)
 
 
-def details() -> str:
+def details(device: str = "cpu") -> str:
     """Every contender of every case, with what was skipped and why."""
     parts = []
     for name in peers.TABLES:
-        for case, listed in words.cases(rows(name)).items():
+        for case, listed in words.cases(rows(name, device)).items():
             table = words.markdown(list(words.HEADINGS), list(map(words.cells, listed)))
             parts.append(f"### {_title(name)}: {case}\n\n{table}")
-    return "\n\n".join(parts)
+    return "\n\n".join(parts) or "Not yet measured."
 
 
-def rows(table: str) -> list[Row]:
-    return results.latest(results.load(table, "cpu"))
+def gpu() -> str:
+    """The same of the machine with a GPU that measured last, and what it ran."""
+    listed = [row for name in peers.TABLES for row in rows(name, "cuda")]
+    if not listed:
+        return details("cuda")
+    last = listed[-1]
+    versions = [f"{key} {last[key]}" for key in ("driver", "cuda", "torch", "triton", "commit")]
+    return f"{details('cuda')}\n\n{', '.join([last['machine'], *versions])}."
+
+
+def rows(table: str, device: str = "cpu") -> list[Row]:
+    return results.latest(results.load(table, device))
 
 
 def _ratios(table: str, heading: str, cases: list[str] | None = None) -> str:

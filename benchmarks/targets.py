@@ -1,44 +1,27 @@
 """Compares the measured rows with the floors: ``python -m benchmarks.targets``.
 
-A line per floor, "pass" or "miss"; what was not measured is missed. Exit status 1 with a miss.
+A line per floor, "pass" or "miss"; what was not measured counts as missed. Exit status 1 with a
+miss. ``--device cuda``: the rows and floors of a GPU.
 """
 
 from __future__ import annotations
 
+import argparse
 import sys
 from collections.abc import Iterator
-from typing import Any, NamedTuple
 
 import speed_cases
 
-from benchmarks import floors, peers, tables, words
+from benchmarks import floors, gpu_targets, peers, tables, words
 from benchmarks.peers import OURS
-from benchmarks.results import Row
-
-
-class Verdict(NamedTuple):
-    table: str
-    case: str
-    what: str
-    measured: float | None
-    limit: float
-    at_most: bool = False
-
-    @property
-    def passed(self) -> bool:
-        if self.measured is None:
-            return False
-        return self.measured <= self.limit if self.at_most else self.measured >= self.limit
-
-
-Rows = dict[tuple[str, str], Row]  # (case, contender) -> row with a measurement
+from benchmarks.verdicts import Rows, Verdict, exact, field
 
 
 def verdicts(measured: dict[str, Rows]) -> Iterator[Verdict]:
     """One per floor, in the order of ``floors.py``."""
     for table, shares in floors.PEAK_SHARE.items():
         for case, floor in shares.items():
-            share = _field(measured[table], case, OURS, "peak_share")
+            share = field(measured[table], case, OURS, "peak_share")
             yield Verdict(table, case, "of FMA peak", share, floor)
     for table, cases in floors.TIMES_OURS.items():
         for case, contenders in cases.items():
@@ -47,18 +30,10 @@ def verdicts(measured: dict[str, Rows]) -> Iterator[Verdict]:
                 times = row["times_ours"][1] if row and row["times_ours"] else None
                 yield Verdict(table, case, f"vs {name}", times, floor)
     search = measured["nearest_code"]
-    yield from _exact(measured)
+    yield from exact(measured)
     yield from _memory(search)
     yield _all_equal(search)
     yield _flat(search)
-
-
-def _exact(measured: dict[str, Rows]) -> Iterator[Verdict]:
-    for table, rows in measured.items():
-        for (case, name), row in rows.items():
-            if name.startswith(OURS):
-                wrong = row["wrong_rows"] + row["other_ties"]
-                yield Verdict(table, case, f"wrong rows, {name}", wrong, 0, at_most=True)
 
 
 def _memory(search: Rows) -> Iterator[Verdict]:
@@ -92,39 +67,39 @@ def _flat(search: Rows) -> Verdict:
 
 
 def _seconds(rows: Rows, case: str) -> float | None:
-    seconds = _field(rows, case, OURS, "seconds")
+    seconds = field(rows, case, OURS, "seconds")
     return None if seconds is None else seconds[1]
 
 
-def _field(rows: Rows, case: str, provider: str, field: str) -> Any:
-    return rows.get((case, provider), {}).get(field)
-
-
-def main() -> int:
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
+    device = parser.parse_args(argv).device
     measured = {
         table: {
             (row["case"], row["provider"]): row
-            for row in tables.rows(table)
+            for row in tables.rows(table, device)
             if "skipped" not in row
         }
         for table in peers.TABLES
     }
-    found = list(verdicts(measured))
-    lines = [
-        [
-            "pass" if verdict.passed else "miss",
-            verdict.table,
-            verdict.case,
-            verdict.what,
-            "not measured" if verdict.measured is None else words.number(verdict.measured),
-            f"{'at most' if verdict.at_most else 'at least'} {words.number(verdict.limit)}",
-        ]
-        for verdict in found
-    ]
-    print(words.columns(lines))
+    found = list((gpu_targets.verdicts if device == "cuda" else verdicts)(measured))
+    print(words.columns(list(map(_line, found))))
     missed = sum(not verdict.passed for verdict in found)
     print(f"{len(found) - missed} pass, {missed} missed")
     return int(missed > 0)
+
+
+def _line(verdict: Verdict) -> list[str]:
+    unknown = verdict.measured is None
+    return [
+        "?" if unknown else "pass" if verdict.passed else "miss",
+        verdict.table,
+        verdict.case,
+        verdict.what,
+        "not yet measured" if unknown else words.number(verdict.measured or 0),
+        f"{'at most' if verdict.at_most else 'at least'} {words.number(verdict.limit)}",
+    ]
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from benchmarks.results import Row
 HEADINGS = (
     "contender",
     "times ours (quartiles)",
-    "of FMA peak",
+    "of FMA peak, or TFLOP/s",
     "wrong rows",
     "extra memory",
     "first call",
@@ -39,12 +39,14 @@ def ratio(row: Row) -> str:
 
 
 def share(row: Row) -> str:
-    return "not measured" if row["peak_share"] is None else f"{row['peak_share']:.0%}"
+    if row["peak_share"] is not None:
+        return f"{row['peak_share']:.0%}"
+    return f"{number(row['tflops'])} TFLOP/s" if "tflops" in row else "not measured"
 
 
 def wrong(row: Row) -> str:
     ties = f", {row['other_ties']} other ties" if row["other_ties"] else ""
-    return f"{row['wrong_rows']} of {row['n']}{ties}"
+    return f"{row['wrong_rows']} of {row.get('judged_rows', row['n'])}{ties}"
 
 
 def memory(row: Row) -> str:

@@ -46,21 +46,26 @@ def gaussian(n: int = 300, k: int = 257, d: int = 24, seed: int = 0) -> tuple[Te
 
 
 @functools.cache
-def photo_patches(
-    size: int, colour: bool, components: int | None = None, stride: int | None = None
-) -> Tensor:
-    """Patches of photographs in the scikit-learn and scikit-image wheels, as rows in any order.
-
-    With ``components``: their leading principal components. ``stride`` is 2 * size by default.
-    """
+def photos() -> list[Tensor]:
+    """Colour photographs in the scikit-learn and scikit-image wheels: (H, W, 3) in [0, 1]."""
     import skimage.data
     from sklearn.datasets import load_sample_images
 
-    photos = [*load_sample_images().images, skimage.data.astronaut(), skimage.data.coffee()]
+    found = [*load_sample_images().images, skimage.data.astronaut(), skimage.data.coffee()]
+    return [torch.from_numpy(photo.astype("float32") / 255.0) for photo in found]
+
+
+@functools.cache
+def photo_patches(
+    size: int, colour: bool, components: int | None = None, stride: int | None = None
+) -> Tensor:
+    """Patches of the photographs, as rows in any order.
+
+    With ``components``: their leading principal components. ``stride`` is 2 * size by default.
+    """
     rows = []
-    for photo in photos:
-        image = torch.from_numpy(photo.astype("float32") / 255.0)
-        image = image if colour else image.mean(dim=2, keepdim=True)
+    for photo in photos():
+        image = photo if colour else photo.mean(dim=2, keepdim=True)
         step = stride or 2 * size
         windows = image.unfold(0, size, step).unfold(1, size, step)
         rows.append(windows.reshape(-1, windows[0, 0].numel()))

@@ -1,7 +1,8 @@
 """The sizes at which speed is measured, of the data that ``cases.DATA`` makes.
 
 Cases with one ``group`` are measured interleaved with one another, because they are compared with
-one another; the others are groups of their own. ``short`` ones run in ``make bench``.
+one another; the others are groups of their own. ``short`` ones run in ``make bench``. Cases whose
+``device`` is cuda have the data of ``device_data.py`` and run in ``make bench-gpu``.
 """
 
 from __future__ import annotations
@@ -9,11 +10,15 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import cases
+import device_data
+import torch
 from torch import Tensor
+
+_CPU = torch.device("cpu")
 
 
 class SpeedCase(NamedTuple):
-    """N rows, K codes per level, D channels; float32."""
+    """N rows, K codes per level, D channels; ``dtype`` is that of x, codes are float32."""
 
     n: int
     k: int
@@ -22,11 +27,15 @@ class SpeedCase(NamedTuple):
     group: str = ""
     short: bool = False
     levels: int = 1
+    device: str = "cpu"
+    dtype: torch.dtype = torch.float32
 
     @property
     def name(self) -> str:
         codes = f"{self.levels} x {self.k}" if self.levels > 1 else f"{self.k}"
         sizes = f"{self.n}, {codes}, {self.d}"
+        if self.dtype is not torch.float32:
+            sizes += f", {str(self.dtype).removeprefix('torch.')}"
         return sizes if self.data == "Gaussian" else f"{sizes}, {self.data}"
 
     @property
@@ -39,11 +48,22 @@ class SpeedCase(NamedTuple):
         """Of the search by brute force; a multiply-add is two."""
         return 2 * self.n * self.levels * self.k * self.d
 
-    def make(self) -> tuple[Tensor, Tensor]:
+    def make(self, device: torch.device = _CPU) -> tuple[Tensor, Tensor]:
         """x (N, D) and the codebook (K, D); of several levels the codebooks (L, K, D)."""
-        if self.levels > 1:
-            return cases.residual(self.n, self.k, self.d, self.levels)
-        return cases.DATA[self.data](self.n, self.k, self.d)
+        if self.device != "cuda":
+            made = (
+                cases.residual(self.n, self.k, self.d, self.levels)
+                if self.levels > 1
+                else cases.DATA[self.data](self.n, self.k, self.d)
+            )
+            return made[0].to(device), made[1].to(device)
+        x, codebook = device_data.DATA[self.data](self.n, self.k, self.d, device)
+        # Everyone gets codes that x's dtype can hold, so that nobody's cast changes them.
+        return x.to(self.dtype), codebook.to(self.dtype).float()
+
+    def tiny(self) -> SpeedCase:
+        """The same on any device in no time."""
+        return self._replace(n=512, k=64)
 
 
 SEARCH = (
@@ -77,3 +97,29 @@ TRAINING = (
 )
 
 RESIDUAL = (SpeedCase(16384, 1024, 128, levels=8, short=True),)
+
+
+def _gpu(n: int, k: int, d: int, data: str, dtype: torch.dtype = torch.float32) -> SpeedCase:
+    return SpeedCase(n, k, d, data, short=True, device="cuda", dtype=dtype)
+
+
+_GAUSSIAN, _PHOTO = device_data.DATA
+
+GPU_SEARCH = (
+    *(
+        _gpu(*sizes, data)
+        for sizes in (
+            (262144, 16384, 8),
+            (65536, 8192, 256),
+            (1048576, 65536, 32),
+            (65536, 1024, 64),
+        )
+        for data in (_GAUSSIAN, _PHOTO)
+    ),
+    *(_gpu(1048576, 16384, d, _GAUSSIAN, torch.bfloat16) for d in (64, 128, 256)),
+)
+GPU_TRAINING = (
+    _gpu(65536, 1024, 64, _GAUSSIAN),
+    _gpu(65536, 1024, 64, _PHOTO),
+    _gpu(65536, 8192, 64, _GAUSSIAN),
+)

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from benchmarks.peers import library_search, ours, residual, torch_search, training
+from benchmarks.peers import gpu_search, library_search, ours, residual, torch_search, training
 from benchmarks.peers.provider import Call, Provider, UnavailableError
 
 OURS = "vqkernels"
 TABLES: dict[str, tuple[Provider, ...]] = {
-    "nearest_code": (*ours.SEARCH, *torch_search.SEARCH, *library_search.SEARCH),
+    "nearest_code": (
+        *ours.SEARCH,
+        *torch_search.SEARCH,
+        *library_search.SEARCH,
+        *gpu_search.SEARCH,
+    ),
     "residual_quantize": (*ours.RESIDUAL, *residual.RESIDUAL),
     "training_step": (*ours.TRAINING, *training.TRAINING),
 }

@@ -5,11 +5,14 @@ from __future__ import annotations
 import importlib
 from collections.abc import Callable
 
+import torch
 from torch import Tensor, nn
 
 import vqkernels as vq
 from benchmarks.peers.provider import Call, Provider, UnavailableError
 from benchmarks.peers.step import step_of
+
+_WARM_UPS = 3  # what is compiled and allocated on first calls stays out of the graph
 
 
 def search(backend: str | None = None) -> Callable[[Tensor, Tensor], Call]:
@@ -52,11 +55,40 @@ def training_step(x: Tensor, codebook: Tensor) -> Call:
     of a ResidualVQ.
     """
 
+    return _step_of(_module(codebook).to(x.device), x)
+
+
+def training_step_in_a_graph(x: Tensor, codebook: Tensor) -> Call:
+    """The same step captured once and replayed: forward, backward and the codebook's update."""
+    if x.device.type != "cuda":
+        raise UnavailableError("CUDA graphs need a CUDA device")
+    module = _module(codebook).to(x.device)
+    before = {name: value.clone() for name, value in module.named_buffers()}
+    step = _step_of(module, x)
+    beside = torch.cuda.Stream(x.device)
+    beside.wait_stream(torch.cuda.current_stream(x.device))
+    with torch.cuda.stream(beside):
+        for _ in range(_WARM_UPS):
+            step()
+    torch.cuda.current_stream(x.device).wait_stream(beside)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        indices = step()
+    for name, value in module.named_buffers():  # the first replay is the first step
+        value.copy_(before[name])
+
+    def replay() -> Tensor:
+        graph.replay()
+        return indices
+
+    return replay
+
+
+def _step_of(module: nn.Module, x: Tensor) -> Call:
     def forward(rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         out = module(rows)
         return out.quantized, out.indices, out.loss
 
-    module = _module(codebook).to(x.device)
     return step_of(forward, x)
 
 
@@ -83,4 +115,7 @@ SEARCH = (
     _ours("vqkernels reference", search("reference"), largest=1 << 20, full_only=True),
 )
 RESIDUAL = (_ours("vqkernels", all_levels),)
-TRAINING = (_ours("vqkernels", training_step),)
+TRAINING = (
+    _ours("vqkernels", training_step),
+    _ours("vqkernels, CUDA graph", training_step_in_a_graph, devices=("cuda",)),
+)

@@ -29,13 +29,15 @@ class Provider:
         name: what tables and rows call it.
         build: ``build(x, codebook, **settings)`` gets ready and returns a call without arguments
             that does the job once and returns the indices, shape (N,) or (N, levels).
-        package: the distribution whose version is recorded.
+        package: the distribution whose version is recorded, or what is imported from it when
+            it goes by several names.
         module: what is imported from it; a contender without its module is skipped.
         settings: ``settings(x, codebook)`` searches for the best keyword arguments of ``build``.
         bytes_per_pair: of matrices with N x K entries, for the limit on memory.
         devices: device types that it runs on.
         largest: N * K beyond which it is left out of the run.
         full_only: left out of the short run.
+        own_memory: it takes memory of a GPU past torch, where a peak cannot be read.
     """
 
     name: str
@@ -47,6 +49,7 @@ class Provider:
     devices: tuple[str, ...] = ("cpu", "cuda")
     largest: int | None = None
     full_only: bool = False
+    own_memory: bool = False
 
     @property
     def ours(self) -> bool:
@@ -60,6 +63,8 @@ class Provider:
             importlib.import_module(self.module)
         except ImportError as error:
             return f"not installed: {error}"
+        except (OSError, RuntimeError) as error:  # libraries or a driver that do not fit
+            return f"not usable here: {error}"
         needed, limit = self.bytes_per_pair * n * k, _memory_limit(device)
         if needed > limit:
             return f"its N x K matrices take {needed / 1e9:.1f} GB, the limit is {limit / 1e9:.1f}"

@@ -1,4 +1,7 @@
-"""The search in plain PyTorch: as most models have it, and in the best form that we know of."""
+"""The search in plain PyTorch: as most models have it, and in the best form that we know of.
+
+For an x of a short dtype the codes are cast to it: a matrix product has operands of one dtype.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +13,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from benchmarks.peers.provider import Call, Provider
+from benchmarks.peers.provider import Call, Provider, UnavailableError
 
 _BLOCKS = (64, 256, 1024, 4096, 16384)
 _LARGEST_BLOCK_BYTES = 1 << 30
@@ -19,15 +22,48 @@ _TRIES = 4
 
 def naive(x: Tensor, codebook: Tensor) -> Call:
     """The form found in most models: the whole (N, K) matrix, then argmin."""
+    codes = codebook.to(x.dtype)
 
     def search() -> Tensor:
-        distances = x.square().sum(1, keepdim=True) + codebook.square().sum(1) - 2 * x @ codebook.T
+        distances = x.square().sum(1, keepdim=True) + codes.square().sum(1) - 2 * x @ codes.T
         return distances.argmin(1)
 
     return search
 
 
+def naive_in_tf32(x: Tensor, codebook: Tensor) -> Call:
+    """The same as training scripts run it that set the precision of products to "high"."""
+    if x.dtype is not torch.float32:
+        raise UnavailableError("is for float32")
+    search = naive(x, codebook)
+
+    def rounded() -> Tensor:
+        before = torch.get_float32_matmul_precision()
+        torch.set_float32_matmul_precision("high")
+        try:
+            return search()
+        finally:
+            torch.set_float32_matmul_precision(before)
+
+    return rounded
+
+
+def naive_in_bf16(x: Tensor, codebook: Tensor) -> Call:
+    """The same under autocast: the product, and with it the score, in bfloat16."""
+    if x.dtype is not torch.float32:
+        raise UnavailableError("is for float32")
+    search = naive(x, codebook)
+
+    def rounded() -> Tensor:
+        with torch.autocast(x.device.type, torch.bfloat16):
+            return search()
+
+    return rounded
+
+
 def cdist(x: Tensor, codebook: Tensor) -> Call:
+    if x.dtype is not torch.float32:
+        raise UnavailableError("is for float32")
     return lambda: torch.cdist(x, codebook).argmin(1)
 
 
@@ -37,14 +73,15 @@ def chunked(x: Tensor, codebook: Tensor, rows: int) -> Call:
     Scores and indices are written in place: blocks that are allocated anew cost twice as much
     where the allocator returns them to the system.
     """
+    codes = codebook.to(x.dtype)
 
     def search() -> Tensor:
-        half = codebook.square().sum(1) / 2
-        scores = x.new_empty(rows, len(codebook))
+        half = codes.square().sum(1) / 2
+        scores = x.new_empty(rows, len(codes))
         indices = torch.empty(len(x), dtype=torch.int64, device=x.device)
         for block, found in zip(x.split(rows), indices.split(rows), strict=True):
             part = scores[: len(block)]
-            torch.addmm(half, block, codebook.T, alpha=-1, out=part)
+            torch.addmm(half, block, codes.T, alpha=-1, out=part)
             torch.argmin(part, 1, out=found)
         return indices
 
@@ -54,10 +91,11 @@ def chunked(x: Tensor, codebook: Tensor, rows: int) -> Call:
 def compiled(x: Tensor, codebook: Tensor, rows: int) -> Call:
     """The same blocks, each by one compiled function."""
     nearest = _compiled_block()
+    codes = codebook.to(x.dtype)
 
     def search() -> Tensor:
-        half = codebook.square().sum(1) / 2
-        return torch.cat([nearest(half, block, codebook) for block in x.split(rows)])
+        half = codes.square().sum(1) / 2
+        return torch.cat([nearest(half, block, codes) for block in x.split(rows)])
 
     return search
 
@@ -92,6 +130,8 @@ def _compiled_block() -> Callable[[Tensor, Tensor, Tensor], Tensor]:
 
 SEARCH = (
     Provider("torch N x K", naive, bytes_per_pair=12),
+    Provider("torch N x K, TF32", naive_in_tf32, bytes_per_pair=12, devices=("cuda",)),
+    Provider("torch N x K, bf16", naive_in_bf16, bytes_per_pair=12, devices=("cuda",)),
     Provider("torch.cdist", cdist, bytes_per_pair=4),
     Provider("torch chunked", chunked, settings=best_block),
     Provider("torch.compile", compiled, settings=best_block),

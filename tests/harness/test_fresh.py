@@ -13,7 +13,7 @@ _MEGABYTE = 1 << 20
 
 def _job(provider: str, n: int, k: int) -> fresh.Job:
     x, codebook = torch.zeros(n, 4).numpy(), torch.zeros(k, 4).numpy()
-    return fresh.Job("nearest_code", provider, x, codebook, {}, "cpu", 1)
+    return fresh.Job("nearest_code", provider, x, codebook, {}, torch.float32, 1)
 
 
 def test_a_matrix_of_n_by_k_shows_in_the_peak_and_ours_has_none() -> None:

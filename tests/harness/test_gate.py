@@ -10,6 +10,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import torch
 
 from benchmarks import gate, peers
 
@@ -21,7 +22,32 @@ def test_only_a_green_run_passes(status: int, expected: bool) -> None:
     def run(command: list[str], **options: Any) -> SimpleNamespace:
         return SimpleNamespace(returncode=status)
 
-    assert gate.passes(["nearest_code"], run) is expected
+    assert gate.passes(["nearest_code"], run=run) is expected
+
+
+def test_on_a_gpu_everything_marked_for_one_runs() -> None:
+    commands: list[list[str]] = []
+
+    def run(command: list[str], **options: Any) -> SimpleNamespace:
+        commands.append(command)
+        return SimpleNamespace(returncode=0)
+
+    assert gate.passes(["nearest_code"], "cuda", run)
+    assert commands[0][-3:] == ["-m", "gpu", "tests"]
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_a_device_that_is_not_here_is_refused() -> None:
+    command = [sys.executable, "-m", "pytest", "-p", "no:xdist", "benchmarks"]
+    done = subprocess.run(
+        [*command, "--device", "cuda", "-k", "1024 and vqkernels"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    assert "--device must be one that is here, got cuda" in done.stdout
 
 
 def test_every_table_has_tests_and_they_exist() -> None:

@@ -78,6 +78,35 @@ def test_a_short_call_is_repeated_within_a_sample(clock: _Time) -> None:
     assert taken.seconds == pytest.approx([0.0003] * 3)
 
 
+def test_on_a_gpu_the_cache_is_overwritten_before_every_call_and_not_timed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The stream of a GPU that is not there: what is put on it, and the time that it takes."""
+    stream: list[str] = []
+    seconds = {"fill": 7.0, "call": 0.25}
+
+    class Event:
+        def __init__(self, enable_timing: bool) -> None:
+            assert enable_timing
+
+        def record(self) -> None:
+            self.at = len(stream)
+
+        def elapsed_time(self, end: Event) -> float:
+            return 1e3 * sum(seconds[what] for what in stream[self.at : end.at])
+
+    class Filler:
+        def zero_(self) -> None:
+            stream.append("fill")
+
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda device: None)
+    monkeypatch.setattr(timing, "_filler", lambda device: Filler())
+    taken = timing._sample(lambda: stream.append("call"), 3, torch.device("cuda"))
+    assert taken == 0.25
+    assert stream == ["call", *["fill", "call"] * 3]
+
+
 def test_ratios_are_taken_within_a_round() -> None:
     """A minute in which the machine is three times slower changes no ratio."""
     assert timing.ratios([2.0, 6.0, 2.0], [1.0, 3.0, 1.0, 1.0]) == (2.0, 2.0, 2.0)

@@ -50,6 +50,17 @@ def test_a_level_is_judged_on_what_the_contenders_own_levels_have_left() -> None
     assert truth.judge(x[:1], codebooks)(found[:1]) == (0, 0)
 
 
+def test_a_sample_of_rows_is_the_same_for_everybody() -> None:
+    x, codebook = cases.gaussian(500, 30, 4)
+    found = truth.nearest(x, codebook).indices
+    judged = truth.judge(x, codebook, rows=100)
+    assert judged(found) == (0, 0)
+    wrong = judged((found + 1) % 30)
+    assert wrong == (100, 0)
+    assert truth.judge(x, codebook, rows=100)((found + 1) % 30) == wrong
+    assert truth.judge(x, codebook, rows=1000)((found + 1) % 30) == (500, 0)
+
+
 def test_values_that_are_not_finite_are_refused() -> None:
     with pytest.raises(ValueError, match="must be finite"):
         truth.nearest(torch.tensor([[torch.nan]]), torch.zeros(1, 1))

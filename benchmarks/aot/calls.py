@@ -1,0 +1,80 @@
+"""Public calls whose launches are compiled: every op, at the widths where kernels differ."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+import vqkernels as vq
+
+_ROWS = 65536
+# Channels -> codes: the sizes of the benchmarks, and what lies between them.
+_CODES = {4: 16384, 8: 16384, 16: 16384, 32: 65536, 64: 1024, 128: 8192, 256: 8192, 512: 8192}
+_LEVELS = 8
+
+
+def _pair(
+    dim: int, dtype: torch.dtype = torch.float32, rows: int = _ROWS
+) -> tuple[Tensor, Tensor]:
+    return torch.zeros(rows, dim, dtype=dtype), torch.zeros(_CODES[dim], dim)
+
+
+def _search(dim: int, dtype: torch.dtype = torch.float32, metric: str = "l2") -> None:
+    x, codebook = _pair(dim, dtype)
+    vq.nearest_code(x, codebook, metric=metric, backend="triton")
+
+
+def _quantize(dim: int, dtype: torch.dtype = torch.float32, **options: str) -> None:
+    x, codebook = _pair(dim, dtype)
+    x, codebook = x.requires_grad_(), codebook.requires_grad_()
+    out = vq.vector_quantize(x, codebook, backend="triton", **options)  # type: ignore[arg-type]
+    (out.quantized.sum() + out.loss).backward()
+
+
+def _step(dim: int) -> None:
+    """Forward with statistics, backward, and the update of the codebook."""
+    x, codebook = _pair(dim)
+    module = vq.nn.VectorQuantizer(*codebook.shape, init=codebook, backend="triton")
+    out = module(x.requires_grad_())
+    (out.quantized.sum() + out.loss).backward()
+    module.flush()
+
+
+def _residual(dim: int) -> None:
+    x = torch.zeros(4096, dim, requires_grad=True)
+    codebooks = torch.zeros(_LEVELS, 1024, dim, requires_grad=True)
+    out = vq.residual_quantize(x, codebooks, backend="triton")
+    (out.quantized.sum() + out.loss).backward()
+
+
+def _lookup(dim: int) -> None:
+    _, codebook = _pair(dim)
+    vq.lookup(torch.zeros(_ROWS, dtype=torch.int64), codebook.requires_grad_()).sum().backward()
+
+
+def _code_sums(dim: int) -> None:
+    x, codebook = _pair(dim)
+    vq.code_sums(x, torch.zeros(_ROWS, dtype=torch.int64), len(codebook))
+
+
+CALLS: dict[str, Callable[[], None]] = {
+    **{f"search D={d}": lambda d=d: _search(d) for d in _CODES},  # type: ignore[misc]
+    **{
+        f"search D={d} bf16": lambda d=d: _search(d, torch.bfloat16)  # type: ignore[misc]
+        for d in (8, 64, 128, 256)
+    },
+    "search D=64 fp16": lambda: _search(64, torch.float16),
+    "search D=8 cosine": lambda: _search(8, metric="cosine"),
+    "search D=64 cosine": lambda: _search(64, metric="cosine"),
+    "quantize D=64": lambda: _quantize(64),
+    "quantize D=64 bf16": lambda: _quantize(64, torch.bfloat16),
+    "quantize D=64 cosine": lambda: _quantize(64, metric="cosine"),
+    "quantize D=64 rotation": lambda: _quantize(64, estimator="rotation"),
+    "quantize D=256": lambda: _quantize(256),
+    "step D=64": lambda: _step(64),
+    "residual D=128": lambda: _residual(128),
+    "lookup D=64": lambda: _lookup(64),
+    "code sums D=64": lambda: _code_sums(64),
+}
