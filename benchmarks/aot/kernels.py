@@ -75,14 +75,21 @@ class Step(NamedTuple):
     trips: int = 1
 
 
-def _float64_scan(launch: Launch) -> Step:
-    """The loop inside it goes over the channels."""
+def _screen(launch: Launch) -> Step:
     values = launch.values
-    return Step(values["BLOCK_N"] * values["BLOCK_K"], trips=values["dim"])
+    return Step(values["ROWS"] * values["CODES"] * values.get("TILES", 1))
+
+
+def _screen_in_chunks(launch: Launch) -> Step:
+    """The loop inside it goes over the chunks."""
+    return Step(_screen(launch).pairs, trips=launch.values["chunks"])
 
 
 # Kernel -> what one iteration of its main loop does.
-PAIRS: dict[str, Callable[[Launch], Step]] = {"nearest_code": _float64_scan}
+PAIRS: dict[str, Callable[[Launch], Step]] = {
+    "screen": _screen,
+    "screen_in_chunks": _screen_in_chunks,
+}
 
 
 @functools.cache

@@ -14,6 +14,7 @@ from torch import Tensor
 from vqkernels._layout import row_shape
 from vqkernels.backends.triton import bound
 from vqkernels.backends.triton.certify import certify
+from vqkernels.backends.triton.hardware import Hardware, hardware
 from vqkernels.backends.triton.pack import Packed, pack
 from vqkernels.backends.triton.plan import Plan, plan
 from vqkernels.backends.triton.rerank import rerank
@@ -38,19 +39,19 @@ def nearest_code(
     if num_rows == 0:
         return found
     codebook = codebook.contiguous()
-    processors, unit = _device(x.device)
+    device = hardware(x.device)
     counters = torch.zeros(3, dtype=torch.int32, device=x.device)
     difficulty, few, many = counters.unbind()
-    last = (metric, channel_dim, found, 2 * processors)
+    last = (metric, channel_dim, found, 2 * device.processors)
     if dim > bound.MAX_DIM:
         exponent = torch.zeros(1, device=x.device)
         scan(x, codebook, exponent, every_row(many, num_rows), *last)
         return found
 
     layout = plan(x.dtype, dim, num_codes, metric)
-    packed = pack(codebook, layout, metric, rounding(layout, dim, unit))
+    packed = pack(codebook, layout, metric, rounding(layout, dim, device))
     rows = split_rows(x, packed, metric, channel_dim, num_rows)
-    search = functools.partial(_screen, rows, packed, difficulty, num_codes, processors)
+    search = functools.partial(_screen, rows, packed, difficulty, num_codes, device)
     arguments = (x, codebook, rows, packed)
     if len(layout.choices) > 1 and num_rows * num_codes * dim >= _WORTH_PROBING:
         sample = search(min(num_rows, _PROBED), (1,), NO_LIMIT)
@@ -71,13 +72,12 @@ def _screen(
     packed: Packed,
     difficulty: Tensor,
     num_codes: int,
-    processors: int,
+    device: Hardware,
     num_rows: int,
     choices: tuple[int, ...],
     limit: int,
 ) -> Shortlist:
     """One launch per number of products; all but one of them return at once."""
-    splits = packed.plan.splits(num_rows, num_codes, processors)
     out = None
     for products in choices:
         out = screen(
@@ -86,7 +86,7 @@ def _screen(
             difficulty,
             num_rows=num_rows,
             num_codes=num_codes,
-            splits=splits,
+            device=device,
             products=products,
             limit=limit,
             into=out,
@@ -95,21 +95,11 @@ def _screen(
     return out
 
 
-def rounding(layout: Plan, dim: int, unit: tuple[int, int]) -> float:
+def rounding(layout: Plan, dim: int, device: Hardware) -> float:
     """``bound.accumulation_error`` of a layout: what it multiplies first, and what follows."""
     if layout.packed:
-        return bound.accumulation_error(unit, 2 * dim, dim + 8)
+        return bound.accumulation_error(device.unit, 2 * dim, dim + 8)
     parts, last = (layout.products - 1) * layout.width, layout.width + layout.lanes
-    if layout.resident(layout.products):
-        return bound.accumulation_error(unit, parts, last)
-    return bound.accumulation_error(unit, 0, parts + last)
-
-
-@functools.cache
-def _device(device: torch.device) -> tuple[int, tuple[int, int]]:
-    """Multiprocessors of a device and how its matrix unit rounds; a guess for the interpreter."""
-    if device.type != "cuda":
-        return 4, bound.UNKNOWN_UNIT
-    properties = torch.cuda.get_device_properties(device)
-    unit = bound.UNITS.get(10 * properties.major + properties.minor, bound.UNKNOWN_UNIT)
-    return properties.multi_processor_count, unit
+    if layout.resident(layout.products, device):
+        return bound.accumulation_error(device.unit, parts, last)
+    return bound.accumulation_error(device.unit, 0, parts + last)

@@ -13,11 +13,13 @@ import dataclasses
 import torch
 from torch import Tensor
 
+from vqkernels.backends.triton.hardware import Hardware
+
 SLOTS = 4  # threads that share a row of the matrix unit's output
 _WIDEST_PACKED = 18  # 3 D + 8 lanes fit into 64 columns
 _LANES = 16
-_WIDEST_ONE = 256
-_WIDEST_PARTS = 128
+_HALF = 2  # bytes
+_TENSOR_MEMORY = 50 << 10  # bytes that Triton takes to move scores out of it
 _MOST_SPLITS = 32  # of the codes, when there are few rows
 
 
@@ -55,9 +57,21 @@ class Plan:
     def products(self) -> int:
         return self.choices[-1]
 
-    def resident(self, products: int) -> bool:
-        """Whether a block of rows and two tiles of codes fit on a processor, parts and all."""
-        return self.width <= (_WIDEST_ONE if products == 1 else _WIDEST_PARTS)
+    def resident(self, products: int, device: Hardware) -> bool:
+        """Whether a block of rows, all parts of it, and two tiles of codes fit into a program."""
+        parts = min(products, 2)
+        copies = 2 if device.tensor_memory and products == 3 else 1
+        vectors = copies * self.block_rows + 2 * self.block_codes
+        return vectors * (parts * self.width + self.lanes) * _HALF <= device.shared
+
+    def chunks(self, products: int, device: Hardware) -> tuple[int, int]:
+        """(columns of a part that stream by at a time, tiles in flight) where it does not."""
+        vectors = (self.block_rows + self.block_codes) * _HALF
+        kept = vectors * self.lanes + (_TENSOR_MEMORY if device.tensor_memory else 0)
+        for chunk, stages in ((64, 3), (64, 2), (32, 3)):
+            if kept + stages * vectors * min(products, 2) * chunk <= device.shared:
+                return chunk, stages
+        return 32, 2
 
     @property
     def group(self) -> int:
@@ -71,11 +85,11 @@ class Plan:
     def steps(self, num_codes: int) -> int:
         return -(-num_codes // self.step_codes)
 
-    def splits(self, num_rows: int, num_codes: int, processors: int) -> int:
+    def splits(self, num_rows: int, num_codes: int, device: Hardware) -> int:
         """Parts of the codebook that are searched side by side, a power of two."""
         programs = -(-num_rows // self.block_rows)
         splits = 1
-        while splits < _MOST_SPLITS and programs * splits <= processors:
+        while splits < _MOST_SPLITS and programs * splits <= device.processors:
             splits *= 2
         while splits > self.steps(num_codes):
             splits //= 2

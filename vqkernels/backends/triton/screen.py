@@ -14,6 +14,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from vqkernels.backends.triton.hardware import Hardware
 from vqkernels.backends.triton.pack import Packed
 from vqkernels.backends.triton.plan import SLOTS
 from vqkernels.backends.triton.split_rows import SplitRows
@@ -22,7 +23,6 @@ _NONE = tl.constexpr(-(2**31))  # below every score, as an integer
 _SLOTS = tl.constexpr(SLOTS)
 NO_LIMIT = 2**31 - 1
 KEPT = 2  # best groups that a slot keeps; of the others it keeps the maximum
-_CHUNK = 64
 
 
 @dataclasses.dataclass(frozen=True)
@@ -217,23 +217,21 @@ def _screen_in_chunks(
 
     first, last = _own_steps(num_steps)
     state = _empty_list(ROWS)
-    scores = tl.zeros((ROWS, CODES), tl.float32)
-    for turn in tl.range(first * chunks, last * chunks, num_stages=STAGES):
-        step, chunk = turn // chunks, turn % chunks
+    for step in tl.range(first, last, flatten=True):
         start = tl.cast(step, tl.int64) * CODES
-        row_part = rows_at + chunk * CHUNK
-        code_part = codes_at + start * (2 * width) + chunk * CHUNK
-        high, code_high = tl.load(row_part, mask=inside, other=0.0), tl.load(code_part)
-        if PRODUCTS == 3:
-            scores = tl.dot(tl.load(row_part + width, mask=inside, other=0.0), code_high, scores)
-        if PRODUCTS > 1:
-            scores = tl.dot(high, tl.load(code_part + width), scores)
-        scores = tl.dot(high, code_high, scores)
-        if chunk == chunks - 1:
-            scores = tl.dot(row_lanes, tl.load(lanes_at + start * LANES), scores)
-            maxima = _group_maxima(scores, ROWS, CODES, FOLDS)
-            state = _insert_all(maxima, step, state, ROWS, FOLDS)
-            scores = tl.zeros((ROWS, CODES), tl.float32)
+        scores = tl.zeros((ROWS, CODES), tl.float32)
+        for chunk in tl.range(0, chunks, num_stages=STAGES):
+            row_part = rows_at + chunk * CHUNK
+            code_part = codes_at + start * (2 * width) + chunk * CHUNK
+            high, code_high = tl.load(row_part, mask=inside, other=0.0), tl.load(code_part)
+            if PRODUCTS == 3:
+                low = tl.load(row_part + width, mask=inside, other=0.0)
+                scores = tl.dot(low, code_high, scores)
+            if PRODUCTS > 1:
+                scores = tl.dot(high, tl.load(code_part + width), scores)
+            scores = tl.dot(high, code_high, scores)
+        scores = tl.dot(row_lanes, tl.load(lanes_at + start * LANES), scores)
+        state = _insert_all(_group_maxima(scores, ROWS, CODES, FOLDS), step, state, ROWS, FOLDS)
     _store_list(state, scores_ptr, groups_ptr, rest_ptr, row, num_rows)
 
 
@@ -244,7 +242,7 @@ def screen(
     *,
     num_rows: int,
     num_codes: int,
-    splits: int,
+    device: Hardware,
     products: int,
     limit: int,
     into: Shortlist | None = None,
@@ -261,6 +259,7 @@ def screen(
     def empty(*shape: int) -> Tensor:
         return rows.norms.new_empty(shape, dtype=torch.int32)
 
+    splits = plan.splits(num_rows, num_codes, device)
     slots = splits * SLOTS
     out = into or Shortlist(
         empty(num_rows, slots, KEPT), empty(num_rows, slots, KEPT), empty(num_rows, slots)
@@ -279,7 +278,7 @@ def screen(
     }
     grid = (triton.cdiv(num_rows, plan.block_rows), splits)
     with torch.cuda.device_of(difficulty):
-        if plan.resident(products):
+        if plan.resident(products, device):
             stages = 3 if plan.width <= 64 and products <= 1 else 2
             _screen[grid](
                 *arguments,
@@ -290,6 +289,8 @@ def screen(
                 **shape,
             )
         else:
-            chunks = plan.width // _CHUNK
-            _screen_in_chunks[grid](*arguments, chunks, CHUNK=_CHUNK, STAGES=3, **shape)
+            chunk, stages = plan.chunks(products, device)
+            _screen_in_chunks[grid](
+                *arguments, plan.width // chunk, CHUNK=chunk, STAGES=stages, **shape
+            )
     return out
