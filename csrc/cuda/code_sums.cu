@@ -29,7 +29,7 @@ __global__ void __launch_bounds__(tile_rows) keys_of_rows(CodeKeys args) {
     bool finite = true;
     for (int first = 0; first < dim; first += tile_dims) {
       __syncthreads();
-      fill_rows(x, first, args.x, offsets);
+      fill_rows<tile_rows>(x, first, args.x, offsets);
       __syncthreads();
       const int channels = dim - first < tile_dims ? dim - first : tile_dims;
       for (int i = 0; i < channels; ++i) {

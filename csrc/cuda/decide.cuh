@@ -60,9 +60,9 @@ __global__ void __launch_bounds__(tile_rows) decide(Search search) {
   bool finite = true;
   for (int first = 0; first < dim; first += tile_dims) {
     __syncthreads();
-    fill_rows(x, first, pairs.x, x_offsets);
-    fill_tile(codes, first, dim, true,
-              [&](int t, int i) { return pairs.codebook[code_offsets[t] + i]; });
+    fill_rows<tile_rows>(x, first, pairs.x, x_offsets);
+    fill_tile<tile_rows>(codes, first, dim, true,
+                         [&](int t, int i) { return pairs.codebook[code_offsets[t] + i]; });
     __syncthreads();
     const int channels = dim - first < tile_dims ? dim - first : tile_dims;
     for (int i = 0; i < channels; ++i) {

@@ -63,35 +63,48 @@ constexpr int tile_stride = tile_rows + 4;
 // Channels [first, first + tile_dims) of tile_rows rows, channel-major.
 using Tile = float[tile_dims][tile_stride];
 
-// Fills a tile, up to channel `dim`. The threads of a warp read neighbours, along the
-// channels or along the rows. `read` is (row in the tile, channel) -> float.
-template <class Read>
-__device__ void fill_tile(Tile& tile, int first, int dim, bool along_channels, Read read) {
-#pragma unroll 8
-  for (int e = threadIdx.x; e < tile_rows * tile_dims; e += blockDim.x) {
-    const int row = along_channels ? e / tile_dims : e % tile_rows;
-    const int i = along_channels ? e % tile_dims : e / tile_rows;
-    if (first + i < dim) tile[i][row] = read(row, first + i);
+// Fills a tile; channels beyond `dim` repeat the last. The threads of a warp read neighbours, along
+// the channels or along the rows. `read` is (row in the tile, channel) -> float. All of a thread's
+// reads are on their way before it needs the first.
+template <int threads, class Read>
+__device__ __forceinline__ void fill_tile(Tile& tile, int first, int dim, bool along_channels,
+                                          const Read& read) {
+  constexpr int each = tile_rows * tile_dims / threads;
+  const int t = threadIdx.x;
+  const int row = along_channels ? t / tile_dims : t % tile_rows;
+  const int row_step = along_channels ? threads / tile_dims : 0;
+  const int channel = along_channels ? t % tile_dims : t / tile_rows;
+  const int channel_step = along_channels ? 0 : threads / tile_rows;
+  float value[each];
+#pragma unroll
+  for (int j = 0; j < each; ++j) {
+    const int i = first + channel + j * channel_step;
+    value[j] = read(row + j * row_step, i < dim ? i : dim - 1);
   }
+#pragma unroll
+  for (int j = 0; j < each; ++j) tile[channel + j * channel_step][row + j * row_step] = value[j];
 }
 
 // The same for rows of x. `offsets` is (tile_rows,) row_offset.
-template <class Element>
-__device__ void fill_rows(Tile& tile, int first, const Rows& x, const int64_t* offsets) {
+template <int threads, class Element>
+__device__ __forceinline__ void fill_elements(Tile& tile, int first, const Rows& x,
+                                              const int64_t* offsets) {
   const Element* data = static_cast<const Element*>(x.data);
   const int64_t stride = x.dim_stride;
-  fill_tile(tile, first, int(x.dim), stride == 1,
-            [&](int row, int i) { return to_float(data[offsets[row] + i * stride]); });
+  fill_tile<threads>(tile, first, int(x.dim), stride == 1,
+                     [&](int row, int i) { return to_float(data[offsets[row] + i * stride]); });
 }
 
-__device__ inline void fill_rows(Tile& tile, int first, const Rows& x, const int64_t* offsets) {
+template <int threads>
+__device__ __forceinline__ void fill_rows(Tile& tile, int first, const Rows& x,
+                                          const int64_t* offsets) {
   switch (x.dtype) {
     case Dtype::float32:
-      return fill_rows<float>(tile, first, x, offsets);
+      return fill_elements<threads, float>(tile, first, x, offsets);
     case Dtype::float16:
-      return fill_rows<Half>(tile, first, x, offsets);
+      return fill_elements<threads, Half>(tile, first, x, offsets);
     default:
-      return fill_rows<BFloat16>(tile, first, x, offsets);
+      return fill_elements<threads, BFloat16>(tile, first, x, offsets);
   }
 }
 

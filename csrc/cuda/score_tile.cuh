@@ -31,8 +31,9 @@ struct ScoreTile {
   int64_t x_offsets[tile_rows];
 };
 
-__device__ inline float nan_unless_finite(float value) {
-  return is_finite(value) ? value : __int_as_float(0x7fffffff);
+// NaN for what must not win: codes that are not finite, or not there.
+__device__ inline float usable(float value, bool there) {
+  return there && is_finite(value) ? value : __int_as_float(0x7fffffff);
 }
 
 // One channel at a time: with more of them in flight the accumulators would spill.
@@ -76,11 +77,11 @@ __device__ __forceinline__ void score_tile(const Pairs& pairs, ScoreTile& tile, 
 
   for (int first = 0; first < dim; first += tile_dims) {
     __syncthreads();  // everyone has read the last channels
-    if (load_x || dim > tile_dims) fill_rows(tile.x, first, pairs.x, tile.x_offsets);
-    fill_tile(tile.codes, first, dim, true, [&](int code, int i) {
-      const int64_t k = int64_t(first_code) + code;
-      return nan_unless_finite(k < pairs.num_codes ? pairs.codebook[k * dim + i]
-                                                   : __int_as_float(0x7fffffff));
+    if (load_x || dim > tile_dims) fill_rows<score_threads>(tile.x, first, pairs.x, tile.x_offsets);
+    const int last_code = int(pairs.num_codes - 1) - first_code;
+    fill_tile<score_threads>(tile.codes, first, dim, true, [&](int code, int i) {
+      const int64_t k = first_code + (code < last_code ? code : last_code);
+      return usable(pairs.codebook[k * dim + i], code <= last_code);
     });
     __syncthreads();
     const int channels = dim - first < tile_dims ? dim - first : tile_dims;
