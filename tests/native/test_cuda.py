@@ -46,7 +46,8 @@ def test_odd_shapes_equal_the_oracle(shape: tuple[int, int, int], metric: str) -
 def test_every_layout_is_read_in_place(layout: str) -> None:
     rows, codebook = cases.batch()
     x, channel_dim = cases.LAYOUTS[layout](rows)
-    on_device = torch.empty_strided(x.shape, x.stride(), device="cuda").copy_(x)
+    memory = torch.empty(0, dtype=x.dtype).set_(x.untyped_storage()).cuda()
+    on_device = memory.as_strided(x.shape, x.stride(), x.storage_offset())
     found = vq.nearest_code(on_device, codebook.cuda(), channel_dim=channel_dim, backend="native")
     _assert_equals(found, oracle.nearest_code(cases.as_matrix(x, channel_dim), codebook, "l2"))
 

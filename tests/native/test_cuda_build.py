@@ -123,7 +123,7 @@ def test_dispatch_takes_native_where_its_kernels_run(
     assert dispatch.choose("lookup", _on_cuda(), None, "native") == "reference"
     monkeypatch.setattr(native, "cuda_missing", answers("no device"))
     assert dispatch.choose(op, _on_cuda(), None, None) != "native"
-    with pytest.raises(RuntimeError, match="^no device$"):
+    with pytest.raises(RuntimeError, match=r"^no device$"):
         dispatch.choose(op, _on_cuda(), None, "native")
 
 
