@@ -178,11 +178,9 @@ void code_sums(const CodeSums& args) {
   }
 }
 
-void load_code_sums() {
-  load(keys_of_rows);
-  load(find_rows, find_runs);
-  load(sum_windows<float>, sum_windows<Half>, sum_windows<BFloat16>);
-  load(sum_codes<float>, sum_codes<Half>, sum_codes<BFloat16>);
+cudaError_t load_code_sums() {
+  return load(keys_of_rows, find_rows, find_runs, sum_windows<float>, sum_windows<Half>,
+              sum_windows<BFloat16>, sum_codes<float>, sum_codes<Half>, sum_codes<BFloat16>);
 }
 
 }  // namespace vqk::cuda

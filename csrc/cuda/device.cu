@@ -1,9 +1,8 @@
 #include "vqk/cuda/device.h"
 
-#include <stdexcept>
+#include <cuda_runtime.h>
 
 #include "kernels.cuh"
-#include "launch.cuh"
 
 namespace vqk::cuda {
 namespace {
@@ -22,24 +21,19 @@ std::string refused(const std::string& reason) {
 
 }  // namespace
 
-int runtime_version() { return CUDART_VERSION; }
-
 std::string unusable(int device) {
   int count = 0, major = 0, minor = 0;
-  const cudaError_t error = cudaGetDeviceCount(&count);
+  cudaError_t error = cudaGetDeviceCount(&count);
+  if (error == cudaSuccess) error = cudaSetDevice(device);
   if (error != cudaSuccess) return refused(cudaGetErrorString(error));
-  if (device < 0 || device >= count) return refused("no device " + std::to_string(device));
+  error = load_nearest_code();
+  if (error == cudaSuccess) error = load_code_sums();
+  if (error == cudaSuccess) return "";
+  cudaGetLastError();  // so that nobody else finds this error
   cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, device);
   cudaDeviceGetAttribute(&minor, cudaDevAttrComputeCapabilityMinor, device);
-  try {
-    select({device, nullptr});
-    load_nearest_code();
-    load_code_sums();
-  } catch (const std::runtime_error& refusal) {
-    cudaGetLastError();  // so that nobody else finds this error
-    return refused("sm_" + std::to_string(major) + std::to_string(minor) + ": " + refusal.what());
-  }
-  return "";
+  return refused("sm_" + std::to_string(major) + std::to_string(minor) + ": " +
+                 cudaGetErrorString(error));
 }
 
 }  // namespace vqk::cuda

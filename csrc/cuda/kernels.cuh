@@ -1,9 +1,11 @@
 #pragma once
 
-// Per file of kernels, a function that loads them all; it throws where that cannot be done.
+#include <cuda_runtime.h>
+
+// Per file of kernels, a function that loads them all.
 namespace vqk::cuda {
 
-void load_nearest_code();
-void load_code_sums();
+cudaError_t load_nearest_code();
+cudaError_t load_code_sums();
 
 }  // namespace vqk::cuda

@@ -34,10 +34,16 @@ void launch(void (*kernel)(Parameters...), Grid grid, int threads, const Stream&
   check(cudaLaunchKernelEx(&config, kernel, arguments...));
 }
 
+// Loads kernels; the first error of any.
 template <class... Kernels>
-void load(Kernels*... kernels) {
+cudaError_t load(Kernels*... kernels) {
   cudaFuncAttributes attributes;
-  (check(cudaFuncGetAttributes(&attributes, reinterpret_cast<const void*>(kernels))), ...);
+  cudaError_t first = cudaSuccess;
+  for (const void* kernel : {reinterpret_cast<const void*>(kernels)...}) {
+    const cudaError_t error = cudaFuncGetAttributes(&attributes, kernel);
+    if (first == cudaSuccess) first = error;
+  }
+  return first;
 }
 
 __host__ __device__ constexpr int64_t blocks_for(int64_t work, int64_t per_block) {

@@ -40,12 +40,10 @@ void nearest_code(const NearestCode& args) {
     run<Metric::cosine>(search, args.stream);
 }
 
-void load_nearest_code() {
-  load(reach);
-  load(scan<Metric::l2>, scan<Metric::cosine>);
-  load(decide<Metric::l2>, decide<Metric::cosine>);
-  load(settle<Metric::l2>, settle<Metric::cosine>);
-  load(publish<Metric::l2>, publish<Metric::cosine>);
+cudaError_t load_nearest_code() {
+  return load(reach, scan<Metric::l2>, scan<Metric::cosine>, decide<Metric::l2>,
+              decide<Metric::cosine>, settle<Metric::l2>, settle<Metric::cosine>,
+              publish<Metric::l2>, publish<Metric::cosine>);
 }
 
 }  // namespace vqk::cuda

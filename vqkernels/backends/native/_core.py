@@ -61,4 +61,7 @@ def cuda_missing(device: torch.device) -> str | None:
 
 @functools.cache
 def _unusable(device: int) -> str:
-    return str(core.cuda.unusable(device))
+    if not torch.cuda.is_available():  # which says nothing about why
+        return str(core.cuda.unusable(device))
+    with torch.cuda.device(device):
+        return str(core.cuda.unusable(device))
