@@ -4,13 +4,16 @@
 # PYTHON=     the interpreter that makes .venv (3.11 or newer: the pinned scikit-image needs it)
 # TORCH_INDEX= a package index to take torch from, for instance PyTorch's own for a CUDA version;
 #             a torch that is already in .venv is kept
+# VQK_CUDA=   auto (default: GPU kernels are built where nvcc works), on (a build without them fails)
+#             or off; after a change, `make clean` builds anew
 
 PYTHON ?= python3
 TORCH_INDEX ?=
 VENV := .venv
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
-NATIVE := $(wildcard csrc/*.cpp csrc/*/*.cpp csrc/*/*.h csrc/*/*/*.h) CMakeLists.txt setup.py pyproject.toml
+NATIVE := $(wildcard csrc/*.cpp csrc/*/*.cpp csrc/*/*.h csrc/*/*.cu csrc/*/*.cuh csrc/*/*/*.h csrc/*/*/*/*.h) \
+  CMakeLists.txt $(wildcard cmake/*.cmake) setup.py pyproject.toml
 BENCHMARKS := $(BIN)/python -m pytest -p no:xdist --benchmark-columns=median,iqr,rounds,iterations benchmarks
 SOURCES := git ls-files --cached --others --exclude-standard
 
@@ -26,8 +29,8 @@ lint: $(VENV)/test-tools
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(SOURCES) 'csrc/*.h' 'csrc/*.cpp' 'csrc/*.inl' | xargs $(BIN)/clang-format --dry-run -Werror
-	@$(SOURCES) '*.py' '*.cpp' '*.h' '*.inl' '*.cu' '*.cuh' | xargs wc -l | awk '$$2 != "total" && $$1 > 600 \
+	$(SOURCES) '*.h' '*.cpp' '*.cu' '*.cuh' | xargs $(BIN)/clang-format --dry-run -Werror
+	@$(SOURCES) '*.py' '*.cpp' '*.h' '*.cu' '*.cuh' | xargs wc -l | awk '$$2 != "total" && $$1 > 600 \
 	  { print $$2 ": " $$1 " lines, at most 600"; bad = 1 } END { exit bad }'
 
 # pytest-benchmark's own options go into BENCH, for instance BENCH='--benchmark-autosave -k faiss'.
@@ -58,7 +61,7 @@ check: $(VENV)/built
 	$(BIN)/python -m vqkernels
 
 clean:
-	rm -rf build dist *.egg-info vqkernels/_native*.so
+	rm -rf build dist *.egg-info vqkernels/_native*.so $(VENV)/built
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(f"PYTHON must be 3.11 or newer for the pinned requirements, got {v[0]}.{v[1]}" if v < (3, 11) else 0)'

@@ -13,8 +13,10 @@ from setuptools.command.build_ext import build_ext
 ROOT = Path(__file__).parent.resolve()
 REMEDY = (
     "Install a C++17 compiler (Debian: apt install g++) and try again, or set VQK_NATIVE=off to "
-    "install without the native core and run on the slower reference backend."
+    "install without the native core and run on the slower reference backend. VQK_CUDA=off leaves "
+    "only the GPU kernels out."
 )
+CUDA_CHOICES = ("auto", "on", "off")
 
 
 def tool(name: str) -> str:
@@ -26,6 +28,14 @@ def tool(name: str) -> str:
             f"vqkernels: the native core must be built with {name}, got none. {REMEDY}"
         )
     return path
+
+
+def cuda_choice() -> str:
+    """VQK_CUDA: auto builds csrc/cuda where nvcc works, on insists, off never does."""
+    choice = os.environ.get("VQK_CUDA") or "auto"
+    if choice not in CUDA_CHOICES:
+        raise SystemExit(f"VQK_CUDA must be one of {CUDA_CHOICES}, got {choice!r}")
+    return choice
 
 
 class CMakeBuild(build_ext):
@@ -41,6 +51,7 @@ class CMakeBuild(build_ext):
             "CMAKE_LIBRARY_OUTPUT_DIRECTORY": library.parent,
             "Python_EXECUTABLE": sys.executable,
             "pybind11_DIR": pybind11.get_cmake_dir(),
+            "VQK_CUDA": cuda_choice(),
         }
         cmake = [tool("cmake"), "-S", ROOT, "-B", build, "-G", "Ninja"]
         try:

@@ -38,12 +38,6 @@ Rows rows(uintptr_t data, int dtype, const std::vector<int64_t>& shape,
                         num_dims - 1, shape[channel_dim], strides[channel_dim]);
 }
 
-vqk::Metric parse_metric(int metric) {
-  if (metric != 0 && metric != 1)
-    refuse("metric", "be 0 (l2) or 1 (cosine)", std::to_string(metric));
-  return vqk::Metric(metric);
-}
-
 int64_t prepared_bytes(int64_t num_codes, int64_t dim) {
   return vqk::prepared_bytes(check_codes(num_codes), dim);
 }
@@ -157,13 +151,14 @@ py::dict build_info() {
   info["compiler"] = VQK_COMPILER;
   info["levels"] = py::make_tuple(VQK_LEVEL_NAMES);
   info["openmp"] = vqk::openmp_version();
+  info["CUDA"] = VQK_CUDA_BUILD;
   return info;
 }
 
 }  // namespace
 
 PYBIND11_MODULE(_native, m) {
-  m.doc() = "CPU kernels of vqkernels. Pointers are integers; the headers in csrc document them.";
+  m.doc() = "Kernels of vqkernels. Pointers are integers; the headers in csrc document them.";
 
   py::class_<Rows>(m, "Rows").def(py::init(&rows), py::arg("data"), py::arg("dtype"),
                                   py::arg("shape"), py::arg("strides"), py::arg("channel_dim"));
@@ -191,6 +186,9 @@ PYBIND11_MODULE(_native, m) {
   vqk::bindings::define_state(m);
   m.def("fma_peak", &fma_peak, py::arg("threads"), py::arg("seconds"));
   vqk::bindings::define_residual(m);
+#ifdef VQK_HAS_CUDA
+  vqk::bindings::define_cuda(m);
+#endif
 
   m.def("isa", &vqk::isa);
   m.def("isa_levels", &isa_levels);

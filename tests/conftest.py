@@ -34,7 +34,7 @@ def backend(request: pytest.FixtureRequest) -> str:
 @pytest.fixture
 def two_threads(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Restores the thread count that a test changed; even the smallest work is shared."""
-    monkeypatch.setattr("vqkernels.backends.native._WORTH_SHARING", 0)
+    monkeypatch.setattr("vqkernels.backends.native._arguments._WORTH_SHARING", 0)
     yield
     torch.set_num_threads(2)
 

@@ -8,6 +8,7 @@
 #include <utility>
 
 #include "vqk/estimator.h"
+#include "vqk/metric.h"
 #include "vqk/prepare.h"
 #include "vqk/rows.h"
 
@@ -24,6 +25,12 @@ T* pointer(uintptr_t address) {
 [[noreturn]] inline void refuse(const std::string& argument, const std::string& contract,
                                 const std::string& value) {
   throw std::invalid_argument(argument + " must " + contract + ", got " + value);
+}
+
+inline Metric parse_metric(int metric) {
+  if (metric != 0 && metric != 1)
+    refuse("metric", "be 0 (l2) or 1 (cosine)", std::to_string(metric));
+  return Metric(metric);
 }
 
 inline Estimator parse_estimator(int estimator) {
@@ -80,5 +87,8 @@ void define_state(py::module_& m);
 
 // residual and residual_backward.
 void define_residual(py::module_& m);
+
+// The submodule `cuda`; in builds with CUDA only.
+void define_cuda(py::module_& m);
 
 }  // namespace vqk::bindings

@@ -106,7 +106,11 @@ ERRORS: list[tuple[Callable[[], Any], type[Exception], str]] = [
     (lambda: _ema(counts=torch.ones(3)), ValueError, "counts must have shape (4,), got (3,)"),
     (lambda: _ema(counts=[1]), TypeError, "counts must be a torch.Tensor, got list"),
     (lambda: vq.explain(X, CODES, backend="triton"), ValueError, "x must be on a CUDA device"),
-    (lambda: vq.explain(META, META, backend="native"), ValueError, "x must be on the CPU for"),
+    (
+        lambda: vq.explain(META, META, backend="native"),
+        ValueError,
+        "x must be on a CPU or CUDA device for",
+    ),
     (lambda: vq.EMA(decay=1.0), ValueError, "EMA.decay must be in [0, 1), got 1.0"),
     (lambda: vq.EMA(every=0), ValueError, "EMA.every must be at least 1, got 0"),
     (lambda: vq.EMA(every=1.5), TypeError, "EMA.every must be an integer, got 1.5"),

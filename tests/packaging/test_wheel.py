@@ -10,8 +10,11 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from backends import native_core
 
 ROOT = Path(__file__).parents[2]
+LARGEST_EXTENSION = 8 << 20  # 4 MB with four architectures and the CUDA runtime, 1 MB without
+GPU_CODE = b".nv_fatbin"  # the section that nvcc puts it in
 
 
 @pytest.fixture
@@ -74,6 +77,11 @@ def test_an_isolated_wheel_holds_both_packages_and_the_extension(clean_copy: Pat
     assert extension.startswith("vqkernels/_native.")
     foreign = {name.split("/")[0] for name in names} - {"vqkernels", "vqtrain"}
     assert all(name.endswith(".dist-info") for name in foreign)
+    compiled = wheel.read(extension)
+    assert len(compiled) < LARGEST_EXTENSION
+    core = native_core()
+    if core is not None and hasattr(core, "cuda"):  # so nvcc works here
+        assert GPU_CODE in compiled
 
 
 def test_native_off_gives_a_pure_wheel(clean_copy: Path) -> None:
@@ -95,3 +103,29 @@ def test_without_a_compiler_the_install_fails_with_the_reason(clean_copy: Path) 
     )
     assert done.returncode != 0
     assert "VQK_NATIVE=off" in done.stdout + done.stderr
+
+
+def _build(source: Path, **variables: str) -> str:
+    """What a build in place prints that has to fail."""
+    done = subprocess.run(
+        [sys.executable, "setup.py", "build_ext", "--inplace"],
+        cwd=source,
+        env={**_environment(), **variables},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode != 0
+    return " ".join((done.stdout + done.stderr).split())  # cmake breaks its lines
+
+
+def test_cuda_on_without_nvcc_fails_with_the_reason(clean_copy: Path) -> None:
+    """Never a silent build without the GPU kernels."""
+    printed = _build(clean_copy, VQK_CUDA="on", CUDACXX="/nonexistent/nvcc")
+    assert "nvcc must be CUDA 11.8 or newer for VQK_CUDA=on, got none" in printed
+    assert "VQK_CUDA=off" in printed
+
+
+def test_an_unknown_choice_of_cuda_is_named(clean_copy: Path) -> None:
+    printed = _build(clean_copy, VQK_CUDA="yes")
+    assert "VQK_CUDA must be one of ('auto', 'on', 'off'), got 'yes'" in printed

@@ -17,7 +17,7 @@ BACKENDS = ("native", "triton", "reference")
 _ORDER = {"cpu": ("native", "reference"), "cuda": ("triton", "native", "reference")}
 # The ops that a backend has on a CUDA device; asked for by name, it leaves the rest to reference.
 _ON_CUDA = {
-    "native": frozenset[str](),
+    "native": frozenset({"nearest_code", "code_sums"}),
     "triton": frozenset({"nearest_code"}),
 }
 _LOW = (torch.float32, torch.float16, torch.bfloat16)
@@ -80,9 +80,14 @@ def _refusal(op: str, name: str, x: Tensor, codebook: Tensor | None) -> _Refusal
 
 
 def _native(op: str, x: Tensor) -> _Refusal:
-    if x.device.type != "cpu":
-        return ValueError, f"x must be on the CPU for backend='native', got {x.device}"
-    missing = native.missing()
+    if x.device.type not in ("cpu", "cuda"):
+        return (
+            ValueError,
+            f"x must be on a CPU or CUDA device for backend='native', got {x.device}",
+        )
+    if not _has("native", op, x):
+        return ValueError, f"backend must be one that has {op} on {x.device}, got 'native'"
+    missing = native.missing() if x.device.type == "cpu" else native.cuda_missing(x.device)
     return None if missing is None else (RuntimeError, missing)
 
 

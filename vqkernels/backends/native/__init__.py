@@ -1,0 +1,42 @@
+"""Launches csrc: pointers, sizes and strides in, no tensor knowledge there.
+
+The caller has validated shapes, dtypes and devices. Codebooks are made contiguous float32 here,
+which is exact for float16 and bfloat16 and costs K*D; x is never copied.
+"""
+
+from __future__ import annotations
+
+from vqkernels.backends.native._core import build_info, cuda_missing, missing
+from vqkernels.backends.native.advance import advance, can_advance
+from vqkernels.backends.native.code_sums import code_sums
+from vqkernels.backends.native.lookup import lookup
+from vqkernels.backends.native.nearest_code import nearest_code
+from vqkernels.backends.native.normalize_codes import normalize_codes
+from vqkernels.backends.native.observe import can_observe, observe
+from vqkernels.backends.native.prepare import prepare, prepared_bytes
+from vqkernels.backends.native.residual import residual
+from vqkernels.backends.native.residual_backward import residual_backward
+from vqkernels.backends.native.sample_rows import sample_rows
+from vqkernels.backends.native.vq_backward import vq_backward
+from vqkernels.backends.native.vq_forward import vq_forward
+
+__all__ = [
+    "advance",
+    "build_info",
+    "can_advance",
+    "can_observe",
+    "code_sums",
+    "cuda_missing",
+    "lookup",
+    "missing",
+    "nearest_code",
+    "normalize_codes",
+    "observe",
+    "prepare",
+    "prepared_bytes",
+    "residual",
+    "residual_backward",
+    "sample_rows",
+    "vq_backward",
+    "vq_forward",
+]
