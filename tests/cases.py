@@ -224,6 +224,13 @@ def _one_cluster_far_away() -> tuple[Tensor, Tensor]:
     return x * 100.0, 5.0 + codebook * 1e-6
 
 
+def near_ties(n: int = 64, k: int = 512, d: int = 8) -> tuple[Tensor, Tensor]:
+    """Rows near the middle of a sphere of codes: all distances agree to five digits or more."""
+    x, codebook = gaussian(n, k, d, seed=17)
+    radius = 1.0 + 1e-6 * torch.rand(k, 1, generator=generator(17))
+    return 0.1 + x * 1e-6, 0.1 + F.normalize(codebook, dim=1) * radius
+
+
 def _unit_photo() -> tuple[Tensor, Tensor]:
     x, codebook = photo(2, True, 8, 2048, 200)()
     return F.normalize(x, dim=1), F.normalize(codebook, dim=1)
@@ -264,6 +271,7 @@ SEARCH: dict[str, _Maker] = {
     "all equal": DATA["all equal"],
     "x on codes": _x_on_codes,
     "one cluster far away": _one_cluster_far_away,
+    "near ties": near_ties,
     "zeros": _zeros,
     "non-finite rows": _nonfinite_rows,
     "non-finite codes": _nonfinite_codes,

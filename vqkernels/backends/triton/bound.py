@@ -47,7 +47,10 @@ import triton
 import triton.language as tl
 
 # Compute capability -> (products that are aligned together, extra bits kept below 2^-23).
-UNITS = {80: (8, 1), 86: (8, 1), 87: (8, 1), 89: (8, 1), 90: (16, 2), 100: (16, 2), 103: (16, 2)}
+UNITS = {
+    **dict.fromkeys((80, 86, 87, 89), (8, 1)),
+    **dict.fromkeys((90, 100, 103, 120, 121), (16, 2)),
+}
 UNKNOWN_UNIT = (4, 0)
 
 # Rows with a larger component are left to the scan: their squares come near float32's limit.

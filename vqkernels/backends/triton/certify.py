@@ -20,6 +20,7 @@ from vqkernels.backends.triton.screen import Shortlist
 from vqkernels.backends.triton.split_rows import SplitRows
 
 _ROWS = 64
+_ENTRIES = 4096  # of the short lists of a program's rows
 _BLOCK = 16  # differences of a row that are in flight: codes times channels
 # The probe counts a row for the scan as so many for ``rerank``.
 _OPEN_ROW_COSTS = tl.constexpr(16)
@@ -223,11 +224,12 @@ def certify(
     else:
         indices, distances, contested, unbounded = results
         written = (indices, distances, difficulty, *contested.parts, *unbounded.parts)
-    group = packed.plan.group
+    group, entries = packed.plan.group, slots * kept
+    block_rows = min(_ROWS, _ENTRIES // entries)
     dims = min(_BLOCK, max(8, triton.next_power_of_2(codebook.shape[1])))
     x, layout = row_layout(x, channel_dim)
     with torch.cuda.device_of(x):
-        _certify[(triton.cdiv(num_rows, _ROWS),)](
+        _certify[(triton.cdiv(num_rows, block_rows),)](
             *(x, codebook, packed.centre, packed.scalars, rows.exponents, rows.norms),
             *(shortlist.scores, shortlist.groups, shortlist.rest),
             *written,
@@ -237,10 +239,10 @@ def certify(
             *layout,
             COUNT=results is None,
             L2=metric == "l2",
-            ENTRIES=slots * kept,
+            ENTRIES=entries,
             SLOTS=slots,
             GROUP=group,
-            ROWS=_ROWS,
+            ROWS=block_rows,
             CODES=min(group, _BLOCK // dims),
             DIMS=dims,
             enable_fp_fusion=False,

@@ -17,7 +17,7 @@ from vqkernels.backends.triton.exact import NO_CODE, common_scale, lower_end, se
 from vqkernels.backends.triton.row_list import RowList
 
 _ROWS = 16
-_CODES = 128
+_CODES = 64
 _MERGED = 64  # rows per program
 _SHARES = tl.constexpr(16)  # of the codes, for blocks of a short list
 _SHORT = tl.constexpr(4096)  # rows
