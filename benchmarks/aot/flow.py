@@ -70,6 +70,8 @@ def _blocks(code: list[Instruction]) -> dict[int, list[Instruction]]:
 
 def _successors(body: list[Instruction], blocks: dict[int, list[Instruction]]) -> list[int]:
     last = body[-1]
+    if last.target == last.address:  # where every kernel's code ends
+        return []
     following = [start for start in blocks if start > last.address]
     found = [] if last.always_leaves else [min(following, default=-1)]
     found.append(-1 if last.target is None else last.target)

@@ -96,13 +96,17 @@ PAIRS: dict[str, Callable[[Launch], Step]] = {
 def every_kernel(arch: int) -> tuple[Kernel, ...]:
     """Every kernel that a call of ``calls.CALLS`` launches, once."""
     found: dict[str, Kernel] = {}
-    for label, call in calls.CALLS.items():
-        for launch in launches.record(arch, call):
-            compiled = launches.compiled(launch)
-            if compiled.hash not in found:
-                cubin = compiled.asm["cubin"]
-                code = tuple(sass.instructions(cubin))
-                found[compiled.hash] = Kernel(label, launch, compiled, code, sass.resources(cubin))
+    recorded = [
+        (label, launch)
+        for label, call in calls.CALLS.items()
+        for launch in launches.record(arch, call)
+    ]
+    together = launches.compiled_together([launch for _, launch in recorded])
+    for (label, launch), compiled in zip(recorded, together, strict=True):
+        if compiled.hash not in found:
+            cubin = compiled.asm["cubin"]
+            code = tuple(sass.instructions(cubin))
+            found[compiled.hash] = Kernel(label, launch, compiled, code, sass.resources(cubin))
     return tuple(found.values())
 
 

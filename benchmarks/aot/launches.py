@@ -7,18 +7,32 @@ so that no list of kernels and variants has to be kept beside the code.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import importlib
 import pkgutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from types import ModuleType, SimpleNamespace
 from typing import Any, NamedTuple
 from unittest import mock
 
 import torch
 
+from benchmarks import machine
 from benchmarks.aot.architectures import PROCESSORS
 
 _ALLOCATORS = ((torch, "empty"), (torch, "empty_like"), (torch.Tensor, "new_empty"))
+
+
+@dataclasses.dataclass(frozen=True)
+class Pointer:
+    """What compilation asks a tensor for; the tensor itself need not be kept."""
+
+    dtype: torch.dtype
+    address: int
+
+    def data_ptr(self) -> int:
+        return self.address
 
 
 class Launch(NamedTuple):
@@ -98,7 +112,9 @@ def record(arch: int, call: Callable[[], Any]) -> list[Launch]:
     launches: list[Launch] = []
 
     def run(function: Any, *arguments: Any, grid: Any, warmup: bool, **keywords: Any) -> None:
-        launches.append(Launch(function, arch, arguments, keywords))
+        pointers = tuple(map(_pointer, arguments))
+        by_name = {name: _pointer(value) for name, value in keywords.items()}
+        launches.append(Launch(function, arch, pointers, by_name))
 
     with contextlib.ExitStack() as stack:
         stack.enter_context(mock.patch.object(JITFunction, "run", run))
@@ -113,8 +129,18 @@ def record(arch: int, call: Callable[[], Any]) -> list[Launch]:
 
 def compiled(launch: Launch) -> Any:
     """Triton's compiled kernel for the architecture of the launch; ``.asm["cubin"]``, ..."""
-    with _driver(launch.arch):
+    return compiled_together([launch])[0]
+
+
+def compiled_together(launches: Sequence[Launch]) -> list[Any]:
+    """``compiled`` of launches on one architecture, on all processors at once."""
+
+    def compile_one(launch: Launch) -> Any:
         return launch.function.run(*launch.arguments, grid=None, warmup=True, **launch.keywords)
+
+    (arch,) = {launch.arch for launch in launches}
+    with _driver(arch), ThreadPoolExecutor(machine.default_threads()) as threads:
+        return list(threads.map(compile_one, launches))
 
 
 @contextlib.contextmanager
@@ -141,6 +167,10 @@ def _on_a_gpu(arch: int) -> Iterator[None]:
         mock.patch.object(torch.cuda, "get_device_properties", return_value=properties),
     ):
         yield
+
+
+def _pointer(value: Any) -> Any:
+    return Pointer(value.dtype, value.data_ptr()) if isinstance(value, torch.Tensor) else value
 
 
 def _zeroed(allocate: Callable[..., torch.Tensor]) -> Callable[..., torch.Tensor]:
