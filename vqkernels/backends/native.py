@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from vqkernels._in_place import wrote
 from vqkernels._layout import like_x, row_shape
 
 _core: Any = None
@@ -38,10 +39,7 @@ except ImportError as _cause:
 # saves, and far more when another process holds their cores. No result depends on the choice.
 _WORTH_SHARING = 1 << 18
 
-_STATE_DTYPES = (torch.float32, torch.int64)
-
 _DTYPE = {torch.float32: 0, torch.float16: 1, torch.bfloat16: 2}
-_Expected = list[tuple[Tensor | None, tuple[int, ...]]]
 _METRIC = {"l2": 0, "cosine": 1}
 _ESTIMATOR = {"straight_through": 0, "rotation": 1}
 
@@ -207,57 +205,6 @@ def vq_backward(
     return grad_x, grad_codes
 
 
-def can_observe(
-    pending_counts: Tensor,
-    pending_sums: Tensor | None,
-    pending_rows: Tensor | None,
-    pending_steps: Tensor,
-    counts: Tensor,
-    sums: Tensor | None,
-    rows: Tensor | None,
-    found: Tensor | None,
-) -> bool:
-    """Whether ``observe`` can work on these where they lie; it reads and writes by pointer."""
-    (k,), d = counts.shape, next((t.shape[1] for t in (sums, rows) if t is not None), 0)
-    r = 0 if rows is None else rows.shape[0]
-    floats: _Expected = [(pending_counts, (k,)), (sums, (k, d)), (rows, (r, d))]
-    floats += [(pending_sums, (k, d))] if sums is not None else []
-    floats += [(pending_rows, (r, d))] if rows is not None else []
-    whole: _Expected = [(counts, (k,)), (pending_steps, ()), (found, ())]
-    return _lie(torch.float32, floats) and _lie(torch.int64, whole)
-
-
-def can_advance(
-    codebook: Tensor,
-    cluster_size: Tensor,
-    embed_sum: Tensor | None,
-    pending_counts: Tensor,
-    pending_sums: Tensor | None,
-    pending_rows: Tensor | None,
-    pending_steps: Tensor,
-    clock: Tensor,
-) -> bool:
-    """Whether ``advance`` can work on these where they lie; it reads and writes by pointer."""
-    k, d = codebook.shape
-    r = 0 if pending_rows is None else pending_rows.shape[0]
-    floats: _Expected = [(codebook, (k, d)), (embed_sum, (k, d)), (pending_sums, (k, d))]
-    floats += [(cluster_size, (k,)), (pending_counts, (k,)), (pending_rows, (r, d))]
-    return _lie(torch.float32, floats) and _lie(torch.int64, [(pending_steps, ()), (clock, ())])
-
-
-def _lie(dtype: torch.dtype, expected: _Expected) -> bool:
-    return _core is not None and all(
-        tensor is None
-        or (
-            tensor.is_cpu
-            and tensor.dtype is dtype
-            and tensor.shape == shape
-            and tensor.is_contiguous()
-        )
-        for tensor, shape in expected
-    )
-
-
 def normalize_codes(codebook: Tensor) -> tuple[Tensor, Tensor]:
     unit = codebook.new_empty(codebook.shape, dtype=torch.float32)
     norms = codebook.new_empty((codebook.shape[0], 1), dtype=torch.float64)
@@ -311,7 +258,7 @@ def observe(
         0 if rows is None else rows.shape[0],
         _threads(0 if sums is None else sums.numel()),
     )
-    _wrote(pending_counts, pending_sums, pending_rows, pending_steps)
+    wrote(pending_counts, pending_sums, pending_rows, pending_steps)
 
 
 def advance(
@@ -351,14 +298,7 @@ def advance(
         revive_every,
         _threads(codebook.numel()),
     )
-    _wrote(codebook, cluster_size, embed_sum, pending_counts, pending_sums, pending_steps, clock)
-
-
-def _wrote(*tensors: Tensor | None) -> None:
-    """Tells autograd, which sees no write through a pointer."""
-    for tensor in tensors:
-        if tensor is not None and not tensor.is_inference():
-            torch.autograd.graph.increment_version(tensor)
+    wrote(codebook, cluster_size, embed_sum, pending_counts, pending_sums, pending_steps, clock)
 
 
 def residual(
