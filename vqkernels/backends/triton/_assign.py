@@ -179,6 +179,10 @@ class Assignment:
             )
         return keys, inverse_norms
 
+    def valid_rows(self) -> Tensor:
+        """(L,) int64, rows that are not masked."""
+        return self._valid.sum(dim=1)
+
     def finish(self) -> None:
         with torch.cuda.device_of(self._mse):
             _mean_error_kernel[(self._mse.numel(),)](
