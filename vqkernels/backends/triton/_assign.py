@@ -131,7 +131,7 @@ class Assignment:
     def __init__(self, x: Tensor, num_rows: int, mse: Tensor, channel_dim: int) -> None:
         self._rows, self._channel_dim, self._mse = num_rows, channel_dim, mse
         self._dim = x.shape[channel_dim]
-        self._block_n, self._block_d = tile(self._dim)
+        self._block_n, self._block_d = tile(x, channel_dim)
         self._parts = triton.cdiv(num_rows, self._block_n)
         parts = (mse.numel(), self._parts)
         self._errors = torch.empty(parts, dtype=torch.float64, device=x.device)

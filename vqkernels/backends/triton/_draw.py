@@ -13,7 +13,7 @@ from vqkernels._layout import row_shape
 from vqkernels.backends.triton._layouts import joint_layout, row_start, split_row
 from vqkernels.backends.triton._row_facts import row_facts
 from vqkernels.backends.triton._runs import lower_bound
-from vqkernels.backends.triton._tiles import tile
+from vqkernels.backends.triton._tiles import tile_of_length
 
 _UNUSABLE = tl.constexpr(1 << 32)  # above every hash: such rows sort to the end
 
@@ -105,7 +105,7 @@ def draw(
     running = None if mask is None else mask.reshape(-1).cumsum(0)
     positions = torch.empty(count, dtype=torch.int64, device=x.device)
     keys = torch.empty_like(positions)
-    block_n, block_d = tile(dim)
+    block_n, block_d = tile_of_length(dim)
     with torch.cuda.device_of(x):
         _draw_kernel[(triton.cdiv(count, block_n),)](
             x,

@@ -205,7 +205,7 @@ def write_gradient(
     ``joint_layout`` of the tensors must exist. The kernel says which of them may be None.
     """
     n, dim = indices.numel(), grad_x.shape[channel_dim]
-    block_n, block_d = tile(dim, most_rows=32)  # sums of rows, five of them, stay in registers
+    block_n, block_d = tile(grad_x, channel_dim)
     with torch.cuda.device_of(grad_x):
         _gradient_kernel[(triton.cdiv(n, block_n),)](
             grad_quantized,
@@ -226,4 +226,5 @@ def write_gradient(
             ROTATES=estimator == "rotation",
             BLOCK_N=block_n,
             BLOCK_D=block_d,
+            num_warps=8,  # four elements per thread: each brings its row's sums and offsets along
         )

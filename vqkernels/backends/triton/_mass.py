@@ -16,7 +16,7 @@ import triton.language as tl
 from torch import Tensor
 
 _MOST_COLUMNS = 1024
-_ELEMENTS = 4096
+_ELEMENTS = 2048
 
 
 @triton.jit

@@ -96,7 +96,7 @@ def row_keys(
     n, dim = codes.numel(), x.shape[channel_dim]
     keys = torch.empty(n, dtype=key_dtype(num_codes), device=x.device)
     inverse_norms = torch.empty(n, dtype=torch.float64, device=x.device) if unit else None
-    block_n, block_d = tile(dim)
+    block_n, block_d = tile(x, channel_dim)
     with torch.cuda.device_of(x):
         _row_keys_kernel[(triton.cdiv(n, block_n),)](
             x,

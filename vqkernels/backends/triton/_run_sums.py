@@ -15,7 +15,7 @@ from torch import Tensor
 
 from vqkernels.backends.triton._layouts import joint_layout, row_start, split_row
 from vqkernels.backends.triton._runs import Runs
-from vqkernels.backends.triton._tiles import tile
+from vqkernels.backends.triton._tiles import tile_of_length
 
 _WINDOW = 256
 
@@ -222,7 +222,7 @@ def run_sums(
     num_codes, dim = sums.shape
     num_windows = runs.order.numel() // _WINDOW
     windows = torch.empty(num_windows, dim, dtype=torch.float64, device=x.device)
-    block_r, block_d = tile(dim)
+    block_r, block_d = tile_of_length(dim)
     blocks = triton.cdiv(dim, block_d)
     layout = joint_layout(channel_dim, x, minuend)
     tiles = {"WINDOW": _WINDOW, "BLOCK_R": block_r, "BLOCK_D": block_d}

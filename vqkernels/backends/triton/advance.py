@@ -13,7 +13,7 @@ from torch import Tensor
 
 from vqkernels._in_place import wrote
 from vqkernels.backends.triton._mass import Mass, decay_sizes, tree_sum
-from vqkernels.backends.triton._tiles import tile
+from vqkernels.backends.triton._tiles import tile_of_length
 from vqkernels.backends.triton.ema_update import move_codes
 from vqkernels.backends.triton.normalize_codes import write_normalized
 
@@ -163,7 +163,7 @@ def _revive(
     revive_every: int,
 ) -> None:
     k, dim = codebook.shape
-    part, block_d = tile(dim)
+    part, block_d = tile_of_length(dim)
     parts = triton.cdiv(k, part)
     dead = torch.empty(parts, dtype=torch.int32, device=codebook.device)
     limits = (threshold, float(4 * k), revive_every)

@@ -83,7 +83,7 @@ def code_sums(
         return runs.counts, run_sums(x, runs, sums, channel_dim, inverse_norms=inverse_norms)
     counts = torch.zeros(num_codes, dtype=torch.int64, device=x.device)
     sums = torch.zeros(num_codes, dim, dtype=torch.float32, device=x.device)
-    block_n, block_d = tile(dim)
+    block_n, block_d = tile(x, channel_dim)
     with torch.cuda.device_of(x):
         _atomic_sums_kernel[(triton.cdiv(keys.numel(), block_n),)](
             x,

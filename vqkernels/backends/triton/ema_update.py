@@ -12,7 +12,7 @@ from torch import Tensor
 
 from vqkernels._in_place import wrote
 from vqkernels.backends.triton._mass import Mass, decay_sizes, tree_sum
-from vqkernels.backends.triton._tiles import tile
+from vqkernels.backends.triton._tiles import tile_of_length
 
 
 @triton.jit(do_not_specialize=["num_codes"])
@@ -71,7 +71,7 @@ def move_codes(
 ) -> None:
     """Moves the codes by the sums; with ``due`` only where it is not 0, and clears them then."""
     k, dim = codebook.shape
-    block_k, block_d = tile(dim)
+    block_k, block_d = tile_of_length(dim)
     with torch.cuda.device_of(codebook):
         _move_codes_kernel[(triton.cdiv(k, block_k), triton.cdiv(dim, block_d))](
             codebook,

@@ -54,7 +54,7 @@ def lookup(indices: Tensor, codebook: Tensor, channel_dim: int) -> Tensor:
     k, dim = codebook.shape
     out = codebook.new_empty((*indices.shape[:channel_dim], dim, *indices.shape[channel_dim:]))
     flat = indices.reshape(-1)
-    block_n, block_d = tile(dim)
+    block_n, block_d = tile(out, channel_dim)
     grid = (triton.cdiv(flat.numel(), block_n), triton.cdiv(dim, block_d))
     with torch.cuda.device_of(codebook):
         _lookup_kernel[grid](

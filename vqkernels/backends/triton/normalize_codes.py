@@ -11,7 +11,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from vqkernels.backends.triton._tiles import tile
+from vqkernels.backends.triton._tiles import tile_of_length
 
 _AHEAD = 8  # loads in flight while the sum, which cannot be reordered, catches up
 
@@ -36,13 +36,13 @@ def _normalize_codes_kernel(
         code_ok = code_ok & (tl.load(due_ptr) != 0)
     row = codes_ptr + code * code_stride
     total = tl.zeros((BLOCK_K,), tl.float64)
+    element = row
     for start in range(0, dim, AHEAD):
         for ahead in tl.static_range(AHEAD):
-            i = start + ahead
-            at = row + i * dim_stride.to(tl.int64)
-            value = tl.load(at, mask=code_ok & (i < dim), other=0.0)
+            value = tl.load(element, mask=code_ok & (start + ahead < dim), other=0.0)
             value = value.to(tl.float32).to(tl.float64)
             total = total + value * value
+            element += dim_stride
     tl.debug_barrier()  # unit may be codes: every thread has its norms before one writes
     norm = tl.sqrt(total)
     if norms_ptr is not None:
@@ -62,7 +62,7 @@ def write_normalized(
 ) -> None:
     """Writes c/|c|, and |c| if asked for; nothing where the scalar ``due`` is 0."""
     k, dim = codes.shape
-    block_k, block_d = tile(dim, most_rows=32)
+    block_k, block_d = tile_of_length(dim)
     with torch.cuda.device_of(codes):
         _normalize_codes_kernel[(triton.cdiv(k, block_k),)](
             codes,

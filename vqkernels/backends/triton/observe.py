@@ -10,7 +10,7 @@ from torch import Tensor
 from vqkernels._in_place import wrote
 
 _BLOCK = 1024
-_COUNTED = 4096
+_COUNTED = 2048
 
 
 @triton.jit(do_not_specialize=["num_codes", "num_sums", "num_values"])

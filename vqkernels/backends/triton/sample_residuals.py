@@ -12,7 +12,7 @@ from torch import Tensor
 
 from vqkernels.backends.triton._draw import draw, sampled_rows
 from vqkernels.backends.triton._layouts import joint_layout, row_start, split_row
-from vqkernels.backends.triton._tiles import tile
+from vqkernels.backends.triton._tiles import tile_of_length
 
 
 @triton.jit(do_not_specialize=["num_codes", "books", "levels", "count", "steps"])
@@ -51,8 +51,8 @@ def _follow_kernel(
         tl.store(found_ptr, found)
     i0, i1, i2, i3 = split_row(row, size1, size2, size3)
     start = row_start(i0, i1, i2, i3, stride0, stride1, stride2, stride3)
-    at = x_ptr + (start[:, None] + column[None, :] * dim_stride)
-    left = tl.load(at, mask=inside, other=0.0).to(tl.float32)
+    x_at = x_ptr + (start[:, None] + column[None, :] * dim_stride)
+    left = tl.load(x_at, mask=inside, other=0.0).to(tl.float32)
     out = rows_ptr + (slot[:, None] * dim + column[None, :])
     tl.store(out, left, mask=inside)
     if indices_ptr is not None:
@@ -83,7 +83,7 @@ def follow_rows(
     rows = torch.empty(levels, count, dim, dtype=torch.float32, device=x.device)
     found = torch.empty_like(clock)
     drawn = draw(x, mask, clock, count, seed, channel_dim)
-    block_n, block_d = tile(dim)
+    block_n, block_d = tile_of_length(dim)
     with torch.cuda.device_of(x):
         _follow_kernel[(triton.cdiv(count, block_n), triton.cdiv(dim, block_d))](
             x,
