@@ -8,9 +8,11 @@ from typing import Any
 
 import pytest
 import torch
-from backends import available
+from backends import available, interpreted
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensor
+
+from vqkernels.ops import dispatch
 
 torch.set_num_threads(2)
 
@@ -23,12 +25,23 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.skip(reason="no CUDA device"))
 
 
-@pytest.fixture(params=["reference", "native"])
+@pytest.fixture(params=["triton"] if interpreted() else ["reference", "native"])
 def backend(request: pytest.FixtureRequest) -> str:
-    """Every backend that runs on the CPU."""
-    if request.param not in available():
+    """Every backend that runs on the CPU; in a process of interpreted kernels Triton alone."""
+    if request.param == "triton":
+        given = getattr(request.node, "callspec", None)
+        if given is not None and torch.bfloat16 in given.params.values():
+            pytest.skip("the interpreter's bfloat16 is silently wrong")
+    elif request.param not in available():
         pytest.skip(f"backend {request.param} is not built")
     return request.param
+
+
+@pytest.fixture(autouse=True)
+def triton_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a process of interpreted kernels, ops that take no backend run in Triton too."""
+    if interpreted():
+        monkeypatch.setitem(dispatch._ORDER, "cpu", ("triton", "reference"))
 
 
 @pytest.fixture

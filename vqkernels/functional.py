@@ -225,6 +225,7 @@ def code_sums(
     *,
     mask: Tensor | None = None,
     channel_dim: int = 1,
+    deterministic: bool = True,
 ) -> CodeSums:
     """Rows per code and their sum, the same bits on every run and at any thread count.
 
@@ -238,6 +239,8 @@ def code_sums(
         num_embeddings: K, at least 1.
         mask: bool, positions of x, or None.
         channel_dim: dimension of x that holds the D channels.
+        deterministic: False permits float32 atomics on CUDA, whose order, and with it the last
+            bits of the sums, vary from run to run. The CPU is deterministic all the same.
 
     Returns:
         CodeSums(counts int64 (K,), sums float32 (K, D); float64 for float64 x).
@@ -255,7 +258,13 @@ def code_sums(
     _checks.shaped("indices", indices, positions)
     _checks.same_device("indices", indices, "x", x)
     _checks.mask(mask, x, positions)
-    return CodeSums(*ops.code_sums(x.detach(), indices, num_embeddings, mask, "l2", channel, None))
+    if not isinstance(deterministic, bool):
+        raise TypeError(f"deterministic must be a bool, got {deterministic!r}")
+    return CodeSums(
+        *ops.code_sums(
+            x.detach(), indices, num_embeddings, mask, "l2", channel, None, deterministic
+        )
+    )
 
 
 def ema_update_(

@@ -99,6 +99,11 @@ ERRORS: list[tuple[Callable[[], Any], type[Exception], str]] = [
     (lambda: vq.code_sums(X, MASK, 4), TypeError, "indices must have an integer dtype, got"),
     (lambda: vq.code_sums(X, INDICES + 4, 4), ValueError, "indices must be in [-1, 3], got 4"),
     (lambda: vq.code_sums(INDICES[:, None], INDICES, 4), TypeError, "x must be float32,"),
+    (
+        lambda: vq.code_sums(X, INDICES, 4, deterministic=1),
+        TypeError,
+        "deterministic must be a bo",
+    ),
     (lambda: vq.code_sums(X, INDICES, 4, mask=MASK[None]), ValueError, "mask must have shape"),
     (lambda: _ema(decay=1.0), ValueError, "decay must be in [0, 1), got 1.0"),
     (lambda: _ema(epsilon=-1.0), ValueError, "epsilon must be at least 0, got -1.0"),

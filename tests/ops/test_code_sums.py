@@ -67,6 +67,31 @@ def test_one_hot_code_and_runs_across_block_boundaries(backend: str) -> None:
     assert_summed_in_float64(sums, *_expected(x, indices, 7)[1:])
 
 
+def test_more_codes_than_int16_counts(backend: str) -> None:
+    x, _ = cases.gaussian(50, 1, 3)
+    indices = torch.randint(0, 33_000, (50,), generator=cases.generator(6))
+    indices[:3] = torch.tensor([32_767, 32_768, 32_999])
+    counts, sums = _code_sums(x, indices, 33_000, backend)
+    expected = _expected(x, indices, 33_000)
+    assert torch.equal(counts, expected[0])
+    assert_summed_in_float64(sums, *expected[1:])
+
+
+@pytest.mark.parametrize("metric", cases.METRICS)
+def test_an_order_that_varies_may_be_permitted(metric: str, backend: str) -> None:
+    """float32 sums of n addends: each addition rounds once."""
+    x, _ = cases.batch()
+    indices = torch.arange(24) % 5 - 1
+    x[3, 1] = torch.nan
+    counts, sums = ops.code_sums(x, indices, 4, None, metric, 1, backend, deterministic=False)
+    rows = torch.nn.functional.normalize(x.double(), dim=1) if metric == "cosine" else x
+    kept = torch.where(x.isfinite().all(dim=1), indices, -1)
+    expected = _expected(rows, kept, 4)
+    assert torch.equal(counts, expected[0])
+    allowed = 24 * torch.finfo(torch.float32).eps * expected[2]
+    assert ((sums.double() - expected[1]).abs() <= allowed).all()
+
+
 def test_nonfinite_rows_count_nowhere(backend: str) -> None:
     x, _ = cases.batch()
     indices = torch.arange(24) % 7

@@ -12,7 +12,8 @@ from budget import assert_within_budget
 from torch import Tensor
 
 from vqkernels import ops
-from vqkernels.backends import native
+from vqkernels.ops.advance import fits as fits_advance
+from vqkernels.ops.observe import fits as fits_observe
 
 
 def _state(k: int = 5, d: int = 3, candidates: int = 4) -> dict[str, Tensor]:
@@ -238,12 +239,12 @@ _OTHER = {
 @pytest.mark.parametrize("kind", _OTHER)
 @pytest.mark.parametrize("name", list(_state()))
 def test_a_state_that_does_not_fit_is_left_to_torch(name: str, kind: str) -> None:
-    """The native form reads by pointer: it must not touch tensors of another shape or dtype."""
+    """A launcher reads by pointer: it must not touch tensors of another shape or dtype."""
     state = _state()
     state[name] = _OTHER[kind](state[name])
-    assert not native.can_advance(**state)
+    assert not fits_advance(**state)
     counts, sums = torch.ones(5, dtype=torch.int64), torch.ones(5, 3)
     rows, found = torch.ones(4, 3), torch.tensor(4)
     kept = {key: value for key, value in state.items() if key.startswith("pending")}
-    fits = native.can_observe(**kept, counts=counts, sums=sums, rows=rows, found=found)
+    fits = fits_observe(**kept, counts=counts, sums=sums, rows=rows, found=found)
     assert fits == (not name.startswith("pending"))

@@ -16,7 +16,6 @@ import cases
 import numpy as np
 import oracle
 import tensor_core
-import torch
 import triton
 import triton.language as tl  # noqa: F401 (the interpreter looks for the name)
 from torch import Tensor
@@ -38,29 +37,26 @@ _HARD = (
     "x on codes",
 )
 _SHARED = {80: 163 << 10, 90: 227 << 10}
-_code_lanes = bound.code_lanes
+_code_lanes, _rounding = bound.code_lanes, nearest_code.rounding
 _open_rows = []
 
 
-def _weakened(division: float):
-    """Patches that divide every term of the certificate."""
-    share = 1.0 / division
-
-    @triton.jit
-    def lanes(lane, usable, bias, rounding, delta, h, t, shift_norm, shift_bias):
-        return _code_lanes(
-            lane, usable, bias, rounding * share, delta * share, h * share, t * share,
-            shift_norm, shift_bias,
-        )  # fmt: skip
-
-    exact_rounding = nearest_code.rounding
-    yield mock.patch.object(pack, "code_lanes", lanes)
-    yield mock.patch.object(
-        nearest_code, "rounding", lambda *layout: exact_rounding(*layout) * share
-    )
+_share = 1.0 / float(sys.argv[2])
 
 
-def _wrong(name: str, x: Tensor, codebook: Tensor, metric: str) -> int:
+@triton.jit
+def _weaker_lanes(lane, usable, bias, rounding, delta, h, t, shift_norm, shift_bias):
+    return _code_lanes(
+        lane, usable, bias, rounding * _share, delta * _share, h * _share, t * _share,
+        shift_norm, shift_bias,
+    )  # fmt: skip
+
+
+def _weaker_rounding(*layout):
+    return _rounding(*layout) * _share
+
+
+def _searched(name: str, x: Tensor, codebook: Tensor, metric: str) -> int:
     codes = normalize_codes(codebook)[0] if metric == "cosine" else codebook
     found, _ = nearest_code.nearest_code(x, codes, metric, 1)
     expected, _ = oracle.nearest_code(x, codes, metric)
@@ -87,25 +83,21 @@ def _spied(scan):
     return spy
 
 
-def main(arch: int, division: float) -> None:
+def main(arch: int) -> None:
     device = Hardware(4, bound.UNITS[arch], _SHARED[arch], False)
-    torch.manual_seed(0)
     np.seterr(all="ignore")
-    patches = [
-        mock.patch.object(nearest_code, "hardware", lambda _: device),
+    with (
+        mock.patch.object(nearest_code, "hardware", return_value=device),
         mock.patch.object(nearest_code, "scan", _spied(nearest_code.scan)),
         mock.patch.object(nearest_code, "_WORTH_PROBING", 0),
-        *(_weakened(division) if division != 1 else ()),
+        mock.patch.object(nearest_code, "rounding", _weaker_rounding),
+        mock.patch.object(pack, "code_lanes", _weaker_lanes),
         tensor_core.emulated(arch),
-    ]
-    for patch in patches:
-        patch.__enter__()
-    rows = 0
-    for name, x, codebook in _pairs():
-        rows += _wrong(name, x, codebook, "l2")
-    x, codebook = cases.search("photo unit norm")
-    rows += _wrong("photo unit norm", x[:16], codebook[:256], "cosine")
+    ):
+        rows = sum(_searched(name, x, codebook, "l2") for name, x, codebook in _pairs())
+        x, codebook = cases.search("photo unit norm")
+        rows += _searched("photo unit norm", x[:16], codebook[:256], "cosine")
     print(f"{rows - sum(_open_rows)} of {rows}")  # noqa: T201
 
 
-main(int(sys.argv[1]), float(sys.argv[2]))
+main(int(sys.argv[1]))

@@ -5,9 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from vqkernels._in_place import Expected, lie
 from vqkernels._numerics import fixed_sum
-from vqkernels.backends import native
 from vqkernels.ops._library import define, in_recompute, no_result
+from vqkernels.ops.dispatch import implementation
 from vqkernels.ops.ema_update import decayed, moved
 from vqkernels.ops.normalize_codes import normalize_codes
 
@@ -40,8 +41,30 @@ def _impl(
         *(codebook, cluster_size, embed_sum, pending_counts, pending_sums),
         *(pending_rows, pending_steps, clock),
     )
-    launch = native.advance if native.can_advance(*state) else in_torch
+    launch = in_torch
+    if fits(*state):
+        launch = implementation("advance_", in_torch, codebook)
     launch(*state, decay, epsilon, steps_due, metric, threshold, revive_every)
+
+
+def fits(
+    codebook: Tensor,
+    cluster_size: Tensor,
+    embed_sum: Tensor | None,
+    pending_counts: Tensor,
+    pending_sums: Tensor | None,
+    pending_rows: Tensor | None,
+    pending_steps: Tensor,
+    clock: Tensor,
+) -> bool:
+    """Whether a launcher can work on these where they lie."""
+    k, d = codebook.shape
+    r = 0 if pending_rows is None else pending_rows.shape[0]
+    floats: Expected = [(codebook, (k, d)), (embed_sum, (k, d)), (pending_sums, (k, d))]
+    floats += [(cluster_size, (k,)), (pending_counts, (k,)), (pending_rows, (r, d))]
+    whole: Expected = [(pending_steps, ()), (clock, ())]
+    device = codebook.device
+    return lie(torch.float32, floats, device) and lie(torch.int64, whole, device)
 
 
 def in_torch(

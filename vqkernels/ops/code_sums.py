@@ -6,9 +6,8 @@ import torch
 from torch import Tensor
 
 from vqkernels._numerics import wide
-from vqkernels.backends import native, reference
 from vqkernels.ops._library import define
-from vqkernels.ops.dispatch import choose
+from vqkernels.ops.dispatch import choose, launcher
 from vqkernels.ops.lookup import refuse_out_of_range
 
 
@@ -20,13 +19,18 @@ def _impl(
     metric: str,
     channel_dim: int,
     backend: str | None,
+    deterministic: bool = True,
 ) -> tuple[Tensor, Tensor]:
-    native_runs = choose("code_sums", x, None, backend) == "native"
-    if not native_runs and x.device.type == "cpu":
+    """``deterministic=False`` permits an order that varies; only Triton has a faster one."""
+    chosen = choose("code_sums", x, None, backend)
+    if chosen != "native" and x.device.type == "cpu":
         refuse_out_of_range(indices, num_codes)
-    launcher = native if native_runs else reference
-    return launcher.code_sums(
-        x, indices, mask, num_codes, channel_dim, unit=metric == "cosine", skip_nonfinite=True
+    order = {"deterministic": deterministic} if chosen == "triton" else {}
+    return launcher("code_sums", x, None, backend).code_sums(
+        *(x, indices, mask, num_codes, channel_dim),
+        unit=metric == "cosine",
+        skip_nonfinite=True,
+        **order,
     )
 
 
@@ -38,6 +42,7 @@ def _fake(
     metric: str,
     channel_dim: int,
     backend: str | None,
+    deterministic: bool = True,
 ) -> tuple[Tensor, Tensor]:
     return (
         x.new_empty(num_codes, dtype=torch.int64),
@@ -47,7 +52,7 @@ def _fake(
 
 code_sums = define(
     "code_sums(Tensor x, Tensor indices, int num_codes, Tensor? mask, str metric, "
-    "int channel_dim, str? backend) -> (Tensor counts, Tensor sums)",
+    "int channel_dim, str? backend, bool deterministic=True) -> (Tensor counts, Tensor sums)",
     _impl,
     _fake,
 )

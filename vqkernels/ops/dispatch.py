@@ -11,14 +11,30 @@ import torch
 from torch import Tensor
 
 from vqkernels import _checks
-from vqkernels.backends import native
+from vqkernels.backends import native, reference
 
 BACKENDS = ("native", "triton", "reference")
 _ORDER = {"cpu": ("native", "reference"), "cuda": ("triton", "native", "reference")}
 # The ops that a backend has on a CUDA device; asked for by name, it leaves the rest to reference.
 _ON_CUDA = {
     "native": frozenset({"nearest_code", "code_sums"}),
-    "triton": frozenset({"nearest_code"}),
+    "triton": frozenset(
+        {
+            "nearest_code",
+            "vq_forward",
+            "vq_backward",
+            "residual",
+            "residual_backward",
+            "lookup",
+            "code_sums",
+            "normalize_codes",
+            "sample_rows",
+            "sample_residuals",
+            "observe_",
+            "advance_",
+            "ema_update_",
+        }
+    ),
 }
 _LOW = (torch.float32, torch.float16, torch.bfloat16)
 
@@ -54,9 +70,31 @@ def why_not(op: str, name: str, x: Tensor, codebook: Tensor | None) -> str | Non
     return None if refusal is None else refusal[1]
 
 
+def launcher(op: str, x: Tensor, codebook: Tensor | None, requested: str | None) -> Any:
+    """The module of the chosen backend, with the function that launches ``op`` under its name."""
+    return _module(choose(op, x, codebook, requested), op)
+
+
+def implementation(op: str, in_torch: Callable[..., Any], *tensors: Tensor) -> Callable[..., Any]:
+    """What runs a state op, which no caller chooses a backend for: a launcher or ``in_torch``.
+
+    ``in_torch`` is the specification; launchers return its bits.
+    """
+    chosen = choose(op, tensors[0], tensors[-1], None)
+    if chosen == "reference":
+        return in_torch
+    return getattr(_module(chosen, op), op.rstrip("_"), in_torch)
+
+
 def triton_launcher(noun: str) -> Any:
     """The Triton file of an op, imported on first use: `import vqkernels` needs torch alone."""
     return importlib.import_module(f"vqkernels.backends.triton.{noun}")
+
+
+def _module(backend: str, op: str) -> Any:
+    if backend == "triton":
+        return triton_launcher(op.rstrip("_"))
+    return native if backend == "native" else reference
 
 
 def _has(name: str, op: str, x: Tensor) -> bool:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from vqkernels._in_place import Expected, lie
 from vqkernels._numerics import fixed_sum
 from vqkernels.ops._library import define, no_result
+from vqkernels.ops.dispatch import implementation
 
 
 def moved(
@@ -46,6 +48,26 @@ def _impl(
     decay: float,
     epsilon: float,
 ) -> None:
+    k, d = codebook.shape
+    floats: Expected = [(codebook, (k, d)), (cluster_size, (k,)), (embed_sum, (k, d))]
+    floats += [(sums, (k, d))]
+    whole: Expected = [(counts, (k,))]
+    launch, device = in_torch, codebook.device
+    if lie(torch.float32, floats, device) and lie(counts.dtype, whole, device):
+        launch = implementation("ema_update_", in_torch, codebook)
+    launch(codebook, cluster_size, embed_sum, counts, sums, decay, epsilon)
+
+
+def in_torch(
+    codebook: Tensor,
+    cluster_size: Tensor,
+    embed_sum: Tensor,
+    counts: Tensor,
+    sums: Tensor,
+    decay: float,
+    epsilon: float,
+) -> None:
+    """The specification, on any device."""
     new_codebook, new_size, new_sum = moved(
         codebook, cluster_size, embed_sum, counts, sums, decay, epsilon
     )

@@ -9,17 +9,14 @@ from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
 from vqkernels._numerics import wide
-from vqkernels.backends import native, reference
 from vqkernels.ops._library import define
-from vqkernels.ops.dispatch import choose
+from vqkernels.ops.dispatch import choose, launcher
 
 
 def _impl(indices: Tensor, codebook: Tensor, channel_dim: int) -> Tensor:
-    if choose("lookup", codebook, None, None) == "native":
-        return native.lookup(indices, codebook, channel_dim)
-    if codebook.device.type == "cpu":
+    if codebook.device.type == "cpu" and choose("lookup", codebook, None, None) != "native":
         refuse_out_of_range(indices, codebook.shape[0])
-    return reference.lookup(indices, codebook, channel_dim)
+    return launcher("lookup", codebook, None, None).lookup(indices, codebook, channel_dim)
 
 
 def refuse_out_of_range(indices: Tensor, num_codes: int) -> None:
@@ -39,9 +36,7 @@ lookup = define("lookup(Tensor indices, Tensor codebook, int channel_dim) -> Ten
 
 
 def _backward_impl(grad: Tensor, indices: Tensor, num_codes: int, channel_dim: int) -> Tensor:
-    chosen = choose("lookup_backward", grad, None, None)
-    launcher = native if chosen == "native" else reference
-    _, sums = launcher.code_sums(
+    _, sums = launcher("code_sums", grad, None, None).code_sums(
         grad, indices, None, num_codes, channel_dim, unit=False, skip_nonfinite=False
     )
     return sums

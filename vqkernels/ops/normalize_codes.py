@@ -10,15 +10,12 @@ from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
 from vqkernels._numerics import rounded_sqrt, upcast, wide
-from vqkernels.backends import native
 from vqkernels.ops._library import define
-from vqkernels.ops.dispatch import choose
+from vqkernels.ops.dispatch import implementation
 
 
 def _impl(codebook: Tensor) -> tuple[Tensor, Tensor]:
-    if choose("normalize_codes", codebook, None, None) == "native":
-        return native.normalize_codes(codebook)
-    return in_torch(codebook)
+    return implementation("normalize_codes", in_torch, codebook)(codebook)
 
 
 def in_torch(codebook: Tensor) -> tuple[Tensor, Tensor]:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from vqkernels.backends import native
+from vqkernels._in_place import Expected, lie
 from vqkernels.ops._library import define, in_recompute, no_result
+from vqkernels.ops.dispatch import implementation
 
 
 def _impl(
@@ -27,8 +28,31 @@ def _impl(
         return
     state = (pending_counts, pending_sums, pending_rows, pending_steps)
     batch = (counts, sums, rows, found)
-    launch = native.observe if native.can_observe(*state, *batch) else in_torch
+    launch = in_torch
+    if fits(*state, *batch):
+        launch = implementation("observe_", in_torch, pending_counts)
     launch(*state, *batch)
+
+
+def fits(
+    pending_counts: Tensor,
+    pending_sums: Tensor | None,
+    pending_rows: Tensor | None,
+    pending_steps: Tensor,
+    counts: Tensor,
+    sums: Tensor | None,
+    rows: Tensor | None,
+    found: Tensor | None,
+) -> bool:
+    """Whether a launcher can work on these where they lie."""
+    (k,), d = counts.shape, next((t.shape[1] for t in (sums, rows) if t is not None), 0)
+    r = 0 if rows is None else rows.shape[0]
+    floats: Expected = [(pending_counts, (k,)), (sums, (k, d)), (rows, (r, d))]
+    floats += [(pending_sums, (k, d))] if sums is not None else []
+    floats += [(pending_rows, (r, d))] if rows is not None else []
+    whole: Expected = [(counts, (k,)), (pending_steps, ()), (found, ())]
+    device = counts.device
+    return lie(torch.float32, floats, device) and lie(torch.int64, whole, device)
 
 
 def in_torch(

@@ -10,9 +10,9 @@ from torch import Tensor
 
 from vqkernels._layout import like_x, row_shape
 from vqkernels._numerics import wide
-from vqkernels.backends import native, reference
+from vqkernels.backends import reference
 from vqkernels.ops._library import define
-from vqkernels.ops.dispatch import choose
+from vqkernels.ops.dispatch import choose, launcher
 from vqkernels.ops.nearest_code import search
 
 _Result = tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]
@@ -31,8 +31,9 @@ def _impl(
     backend: str | None,
 ) -> _Result:
     options = (mask, channel_dim, statistics, need_x, need_codebooks)
-    if choose("residual", x, codebooks, backend) == "native":
-        return native.residual(x, codebooks, prepared, levels, *options)
+    if choose("residual", x, codebooks, backend) != "reference":
+        chosen = launcher("residual", x, codebooks, backend)
+        return chosen.residual(x, codebooks, prepared, levels, *options)
 
     def nearest(rows: Tensor, codes: Tensor) -> Tensor:
         return search(rows, codes, None, "l2", 1, backend)[0]

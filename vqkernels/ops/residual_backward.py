@@ -6,9 +6,8 @@ import torch
 from torch import Tensor
 
 from vqkernels._layout import like_x
-from vqkernels.backends import native, reference
 from vqkernels.ops._library import define
-from vqkernels.ops.dispatch import choose
+from vqkernels.ops.dispatch import launcher
 
 
 def _impl(
@@ -29,9 +28,7 @@ def _impl(
     need_codebooks: bool,
     backend: str | None,
 ) -> tuple[Tensor, Tensor]:
-    chosen = choose("residual_backward", remainder, None, backend)
-    launcher = native if chosen == "native" else reference
-    return launcher.residual_backward(
+    return launcher("residual_backward", remainder, None, backend).residual_backward(
         grad_quantized,
         grad_loss,
         x,

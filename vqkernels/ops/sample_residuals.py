@@ -8,6 +8,7 @@ from torch import Tensor
 from vqkernels._layout import take_rows
 from vqkernels._numerics import wide
 from vqkernels.ops._library import define
+from vqkernels.ops.dispatch import implementation
 from vqkernels.ops.sample_rows import drawn_positions
 
 
@@ -25,11 +26,27 @@ def _impl(
 
     ``indices``, (*positions, L), are those that ``residual`` returned for x and ``codebooks``.
     """
+    if x.numel() == 0:
+        shape = (indices.shape[-1], count, x.shape[channel_dim])
+        rows = x.new_zeros(shape, dtype=wide(x.dtype, codebooks.dtype))
+        return rows, torch.zeros_like(clock)
+    draw = implementation("sample_residuals", in_torch, x, codebooks)
+    return draw(x, codebooks, indices, mask, clock, count, seed, channel_dim)
+
+
+def in_torch(
+    x: Tensor,
+    codebooks: Tensor,
+    indices: Tensor,
+    mask: Tensor | None,
+    clock: Tensor,
+    count: int,
+    seed: int,
+    channel_dim: int,
+) -> tuple[Tensor, Tensor]:
+    """The specification, on any device, for at least one position."""
     levels = indices.shape[-1]
     dtype = wide(x.dtype, codebooks.dtype)
-    if x.numel() == 0:
-        rows = x.new_zeros(levels, count, x.shape[channel_dim], dtype=dtype)
-        return rows, torch.zeros_like(clock)
     position, found = drawn_positions(x, mask, clock, count, seed, channel_dim)
     chosen = indices.reshape(-1, levels)[position].clamp(min=0)
     left = [take_rows(x, position, channel_dim).to(dtype)]

@@ -9,10 +9,9 @@ from torch import Tensor
 
 from vqkernels._layout import row_shape, take_rows
 from vqkernels._numerics import unit_rows, wide
-from vqkernels.backends import native
 from vqkernels.ops._hash import hash32
 from vqkernels.ops._library import define
-from vqkernels.ops.dispatch import choose
+from vqkernels.ops.dispatch import implementation
 
 
 def _impl(
@@ -33,8 +32,7 @@ def _impl(
     n, dim = math.prod(row_shape(x, channel_dim)), x.shape[channel_dim]
     if n == 0:
         return x.new_zeros(count, dim, dtype=wide(x.dtype)), torch.zeros_like(clock)
-    chosen = choose("sample_rows", x, None, None)
-    draw = native.sample_rows if chosen == "native" else in_torch
+    draw = implementation("sample_rows", in_torch, x)
     rows, found = draw(x, mask, clock, count, seed, channel_dim)
     if metric == "cosine":
         rows = unit_rows(rows.double()).to(rows.dtype)

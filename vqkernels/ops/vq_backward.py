@@ -5,9 +5,8 @@ from __future__ import annotations
 from torch import Tensor
 
 from vqkernels._layout import like_x
-from vqkernels.backends import native, reference
 from vqkernels.ops._library import define
-from vqkernels.ops.dispatch import choose
+from vqkernels.ops.dispatch import launcher
 
 
 def _impl(
@@ -26,8 +25,7 @@ def _impl(
     need_codebook: bool,
     backend: str | None,
 ) -> tuple[Tensor, Tensor]:
-    launcher = native if choose("vq_backward", x, quantized, backend) == "native" else reference
-    return launcher.vq_backward(
+    return launcher("vq_backward", x, quantized, backend).vq_backward(
         grad_quantized,
         grad_loss,
         x,

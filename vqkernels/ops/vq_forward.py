@@ -7,9 +7,9 @@ from torch import Tensor
 
 from vqkernels._layout import like_x, row_shape
 from vqkernels._numerics import wide
-from vqkernels.backends import native, reference
+from vqkernels.backends import reference
 from vqkernels.ops._library import define
-from vqkernels.ops.dispatch import choose
+from vqkernels.ops.dispatch import choose, launcher
 from vqkernels.ops.nearest_code import search
 
 _Result = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
@@ -25,11 +25,13 @@ def _impl(
     statistics: bool,
     backend: str | None,
 ) -> _Result:
-    if choose("vq_forward", x, codebook, backend) == "native":
-        return native.vq_forward(x, codebook, prepared, mask, metric, channel_dim, statistics)
-    # Triton has the search so far; what follows it is plain PyTorch there.
-    indices, _ = search(x, codebook, prepared, metric, channel_dim, backend)
-    return reference.vq_forward(x, codebook, indices, mask, metric, channel_dim, statistics)
+    options = (mask, metric, channel_dim, statistics)
+    if choose("vq_forward", x, codebook, backend) == "reference":
+        # Its search may be that of a backend which has no more than the search.
+        indices, _ = search(x, codebook, prepared, metric, channel_dim, backend)
+        return reference.vq_forward(x, codebook, indices, *options)
+    chosen = launcher("vq_forward", x, codebook, backend)
+    return chosen.vq_forward(x, codebook, prepared, *options)
 
 
 def _fake(

@@ -7,12 +7,12 @@ which is exact for float16 and bfloat16 and costs K*D; x is never copied.
 from __future__ import annotations
 
 from vqkernels.backends.native._core import build_info, cuda_missing, missing
-from vqkernels.backends.native.advance import advance, can_advance
+from vqkernels.backends.native.advance import advance
 from vqkernels.backends.native.code_sums import code_sums
 from vqkernels.backends.native.lookup import lookup
 from vqkernels.backends.native.nearest_code import nearest_code
 from vqkernels.backends.native.normalize_codes import normalize_codes
-from vqkernels.backends.native.observe import can_observe, observe
+from vqkernels.backends.native.observe import observe
 from vqkernels.backends.native.prepare import prepare, prepared_bytes
 from vqkernels.backends.native.residual import residual
 from vqkernels.backends.native.residual_backward import residual_backward
@@ -23,8 +23,6 @@ from vqkernels.backends.native.vq_forward import vq_forward
 __all__ = [
     "advance",
     "build_info",
-    "can_advance",
-    "can_observe",
     "code_sums",
     "cuda_missing",
     "lookup",

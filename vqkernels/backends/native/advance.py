@@ -2,30 +2,11 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
+from vqkernels._in_place import wrote
 from vqkernels.backends.native._arguments import pointer, threads
 from vqkernels.backends.native._core import core
-from vqkernels.backends.native._state import Expected, lie, wrote
-
-
-def can_advance(
-    codebook: Tensor,
-    cluster_size: Tensor,
-    embed_sum: Tensor | None,
-    pending_counts: Tensor,
-    pending_sums: Tensor | None,
-    pending_rows: Tensor | None,
-    pending_steps: Tensor,
-    clock: Tensor,
-) -> bool:
-    """Whether ``advance`` can work on these where they lie; it reads and writes by pointer."""
-    k, d = codebook.shape
-    r = 0 if pending_rows is None else pending_rows.shape[0]
-    floats: Expected = [(codebook, (k, d)), (embed_sum, (k, d)), (pending_sums, (k, d))]
-    floats += [(cluster_size, (k,)), (pending_counts, (k,)), (pending_rows, (r, d))]
-    return lie(torch.float32, floats) and lie(torch.int64, [(pending_steps, ()), (clock, ())])
 
 
 def advance(

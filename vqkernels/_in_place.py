@@ -1,20 +1,20 @@
-"""What the ops that write a module's state in place share."""
+"""State tensors that a launcher reads and writes where they lie, by pointer."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor
 
-from vqkernels.backends.native._core import core
-
+# A tensor, or None where the state has none, and the shape that it must have.
 Expected = list[tuple[Tensor | None, tuple[int, ...]]]
 
 
-def lie(dtype: torch.dtype, expected: Expected) -> bool:
-    return core is not None and all(
+def lie(dtype: torch.dtype, expected: Expected, device: torch.device) -> bool:
+    """Whether all of them are contiguous there, of that dtype and of these shapes."""
+    return all(
         tensor is None
         or (
-            tensor.is_cpu
+            tensor.device == device
             and tensor.dtype is dtype
             and tensor.shape == shape
             and tensor.is_contiguous()

@@ -1,0 +1,50 @@
+"""The tests of the ops and modules once more, with Triton's kernels interpreted on the CPU.
+
+Each file runs in a process of its own: the variable is read when a kernel is decorated. There the
+fixture ``backend`` is "triton" and nothing runs natively; bfloat16, which the interpreter gets
+wrong, is left out. What is not selected is only larger, not different.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("triton")
+
+_TESTS = Path(__file__).parents[1]
+_SELECTED = {
+    "ops/test_code_sums.py": "not 2049",
+    "ops/test_vq_forward.py": "",
+    "ops/test_vq_backward.py": "not (BTD or expanded)",
+    "ops/test_lookup.py": "",
+    "ops/test_residual.py": "(every_layout and own and masked) or empty or nonfinite",
+    "ops/test_residual_backward.py": "not cancel",
+    "ops/test_ema_update.py": "",
+    "ops/test_normalize_codes.py": "not photo",
+    "ops/test_sample_rows.py": "",
+    "ops/test_sample_residuals.py": "",
+    "ops/test_state_ops.py": "",
+    "native/test_state_bits.py": "not 3000 and not (sample_rows and masked)",
+    "triton/test_training.py": "",
+}
+
+
+@pytest.mark.parametrize("file", _SELECTED)
+def test_the_tests_of_an_op_pass_with_interpreted_kernels(file: str) -> None:
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:xdist", "-k", _SELECTED[file]]
+    done = subprocess.run(
+        [*command, str(_TESTS / file)],
+        cwd=_TESTS.parent,
+        env={**os.environ, "TRITON_INTERPRET": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-4000:]
+    assert re.search(r"^[1-9]\d* passed", done.stdout, re.MULTILINE), done.stdout[-400:]
