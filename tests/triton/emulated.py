@@ -84,7 +84,7 @@ def _spied(scan):
 
 
 def main(arch: int) -> None:
-    device = Hardware(4, bound.UNITS[arch], _SHARED[arch], False)
+    device = Hardware(4, bound.UNITS[arch], _SHARED[arch], arch // 10)
     np.seterr(all="ignore")
     with (
         mock.patch.object(nearest_code, "hardware", return_value=device),

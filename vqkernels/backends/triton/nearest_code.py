@@ -48,7 +48,7 @@ def nearest_code(
         scan(x, codebook, exponent, every_row(many, num_rows), *last)
         return found
 
-    layout = plan(x.dtype, dim, num_codes, metric)
+    layout = plan(x.dtype, dim, num_codes, metric, device)
     packed = pack(codebook, layout, metric, rounding(layout, dim, device))
     rows = split_rows(x, packed, metric, channel_dim, num_rows)
     search = functools.partial(_screen, rows, packed, difficulty, num_codes, device)

@@ -281,5 +281,6 @@ def pack(codebook: Tensor, plan: Plan, metric: str, alpha: float) -> Packed:
             SURVEYS=_SURVEYS,
             CODES=_CODES,
             DIMS=_DIMS,
+            enable_fp_fusion=False,
         )
     return packed

@@ -96,7 +96,7 @@ class Plan:
         return splits
 
 
-def plan(dtype: torch.dtype, dim: int, num_codes: int, metric: str) -> Plan:
+def plan(dtype: torch.dtype, dim: int, num_codes: int, metric: str, device: Hardware) -> Plan:
     """The layout for vectors of ``dim`` channels."""
     l2 = metric == "l2"
     if dim <= _WIDEST_PACKED:
@@ -105,8 +105,9 @@ def plan(dtype: torch.dtype, dim: int, num_codes: int, metric: str) -> Plan:
     full = dtype is torch.float32
     choices = (1, 3) if full else (1, 2)
     width = max(32, 1 << (dim - 1).bit_length())
-    folds = 1 if width == 32 else 4
-    return Plan(choices, l2 and full, width, _LANES, 128, 128, 1, folds, 8, None)
+    codes = 128 if width <= 64 or device.reads_shared else 64
+    folds = 1 if width == 32 else codes // 32
+    return Plan(choices, l2 and full, width, _LANES, 128, codes, 1, folds, 8, None)
 
 
 def positions(plan: Plan, num_codes: int) -> Tensor:

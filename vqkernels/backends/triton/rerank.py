@@ -14,7 +14,7 @@ from vqkernels.backends.triton.row_list import RowList
 from vqkernels.backends.triton.screen import Shortlist
 
 _ROWS = 8
-_BLOCK = 4096  # differences that a program holds: rows, codes and channels
+_BLOCK = 2048  # differences that a program holds: rows, codes and channels
 
 
 @triton.jit(do_not_specialize=["num_codes"])

@@ -202,6 +202,7 @@ def _screen_in_chunks(
     CODES: tl.constexpr,
     FOLDS: tl.constexpr,
     STAGES: tl.constexpr,
+    FLATTEN: tl.constexpr,
 ):
     """Rows too wide to stay: they stream by too, in chunks, in one loop over tiles and chunks."""
     if (tl.load(difficulty_ptr) <= limit) != (PRODUCTS <= 1):
@@ -217,7 +218,7 @@ def _screen_in_chunks(
 
     first, last = _own_steps(num_steps)
     state = _empty_list(ROWS)
-    for step in tl.range(first, last, flatten=True):
+    for step in tl.range(first, last, flatten=FLATTEN):
         start = tl.cast(step, tl.int64) * CODES
         scores = tl.zeros((ROWS, CODES), tl.float32)
         for chunk in tl.range(0, chunks, num_stages=STAGES):
@@ -291,6 +292,11 @@ def screen(
         else:
             chunk, stages = plan.chunks(products, device)
             _screen_in_chunks[grid](
-                *arguments, plan.width // chunk, CHUNK=chunk, STAGES=stages, **shape
+                *arguments,
+                plan.width // chunk,
+                CHUNK=chunk,
+                STAGES=stages,
+                FLATTEN=not device.tensor_memory,  # Triton 3.7 cannot flatten the loop there
+                **shape,
             )
     return out
