@@ -225,9 +225,9 @@ def _one_cluster_far_away() -> tuple[Tensor, Tensor]:
 
 
 def near_ties(n: int = 64, k: int = 512, d: int = 8) -> tuple[Tensor, Tensor]:
-    """Rows near the middle of a sphere of codes: all distances agree to five digits or more."""
+    """Rows near the middle of a sphere of codes: distances agree to four digits or more."""
     x, codebook = gaussian(n, k, d, seed=17)
-    radius = 1.0 + 1e-6 * torch.rand(k, 1, generator=generator(17))
+    radius = 1.0 + 1e-6 * d * torch.rand(k, 1, generator=generator(17))
     return 0.1 + x * 1e-6, 0.1 + F.normalize(codebook, dim=1) * radius
 
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 import vqkernels as vq
+from vqkernels.ops import dispatch
 
 _ROWS = 65536
 # Channels -> codes: the sizes of the benchmarks, and what lies between them.
@@ -56,7 +57,13 @@ def _lookup(dim: int) -> None:
 
 def _code_sums(dim: int) -> None:
     x, codebook = _pair(dim)
-    vq.code_sums(x, torch.zeros(_ROWS, dtype=torch.int64), len(codebook))
+    indices = torch.zeros(_ROWS, dtype=torch.int64)
+    for deterministic in (True, False):
+        vq.code_sums(x, indices, len(codebook), deterministic=deterministic)
+
+
+def _unit_probe() -> None:
+    dispatch.triton_launcher("unit_probe").share_of_bound(torch.device("cpu"))
 
 
 CALLS: dict[str, Callable[[], None]] = {
@@ -77,4 +84,5 @@ CALLS: dict[str, Callable[[], None]] = {
     "residual D=128": lambda: _residual(128),
     "lookup D=64": lambda: _lookup(64),
     "code sums D=64": lambda: _code_sums(64),
+    "self-check": _unit_probe,
 }

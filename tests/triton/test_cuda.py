@@ -59,3 +59,9 @@ def test_an_index_out_of_range_gives_a_nan_vector() -> None:
     found = vq.lookup(torch.tensor([0, 11, -2, -1]).cuda(), codebook.cuda())
     assert found.isnan().all(dim=1).tolist() == [False, True, True, False]
     assert not found[3].any()
+
+
+def test_the_matrix_unit_rounds_as_the_bound_assumes() -> None:
+    from vqkernels.backends.triton.unit_probe import share_of_bound
+
+    assert 0.0 < share_of_bound(torch.device("cuda")) <= 1.0

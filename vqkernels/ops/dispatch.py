@@ -36,6 +36,7 @@ _ON_CUDA = {
         }
     ),
 }
+_OLDEST_TRITON = (3, 6)  # older ones fail to compile the search
 _LOW = (torch.float32, torch.float16, torch.bfloat16)
 
 
@@ -138,9 +139,13 @@ def _triton(op: str, x: Tensor) -> _Refusal:
     if interpreted and x.dtype == torch.bfloat16:
         return TypeError, "x must be float32 or float16 under TRITON_INTERPRET=1, got bfloat16"
     try:
-        import triton  # noqa: F401
+        import triton
     except ImportError as cause:
         return RuntimeError, f"backend='triton' must have triton installed, got {cause}"
+    version = triton.__version__
+    if tuple(int(part) for part in version.split(".")[:2]) < _OLDEST_TRITON:
+        oldest = ".".join(map(str, _OLDEST_TRITON))
+        return RuntimeError, f"backend='triton' must have triton {oldest} or newer, got {version}"
     return None
 
 

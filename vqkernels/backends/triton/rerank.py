@@ -13,7 +13,7 @@ from vqkernels.backends.triton.pack import Packed
 from vqkernels.backends.triton.row_list import RowList
 from vqkernels.backends.triton.screen import Shortlist
 
-_ROWS = 8
+_ROWS = 16
 _BLOCK = 2048  # differences that a program holds: rows, codes and channels
 
 
