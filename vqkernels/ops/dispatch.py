@@ -142,7 +142,7 @@ def _triton(op: str, x: Tensor) -> _Refusal:
         import triton
     except ImportError as cause:
         return RuntimeError, f"backend='triton' must have triton installed, got {cause}"
-    version = triton.__version__
+    version: str = triton.__version__  # type: ignore[attr-defined]
     if tuple(int(part) for part in version.split(".")[:2]) < _OLDEST_TRITON:
         oldest = ".".join(map(str, _OLDEST_TRITON))
         return RuntimeError, f"backend='triton' must have triton {oldest} or newer, got {version}"

@@ -13,8 +13,8 @@ from vqkernels.backends.triton.pack import Packed
 from vqkernels.backends.triton.row_list import RowList
 from vqkernels.backends.triton.screen import Shortlist
 
-_ROWS = 16
-_BLOCK = 2048  # differences that a program holds: rows, codes and channels
+_ROWS = 8
+_BLOCK = 4096  # differences that a program holds: rows, codes and channels
 
 
 @triton.jit(do_not_specialize=["num_codes"])
