@@ -43,14 +43,15 @@ def joint_layout(channel_dim: int, *tensors: Tensor | None) -> list[int] | None:
     sizes, strides = _merged(channel_dim, there)
     if len(sizes) > _MAX_ROW_DIMS:
         return None
+    # Inner ones: the outermost size, which the number of rows sets, is none of the arguments.
     padding = _MAX_ROW_DIMS - len(sizes)
-    layout = ([1] * padding + sizes)[1:]
+    layout = (sizes + [1] * padding)[1:]
     each = iter(zip(*strides, strict=True))
     for tensor in tensors:
         if tensor is None:
             layout += [0] * (_MAX_ROW_DIMS + 1)
         else:
-            layout += [0] * padding + list(next(each)) + [tensor.stride(channel_dim)]
+            layout += [*next(each), *[0] * padding, tensor.stride(channel_dim)]
     return layout
 
 

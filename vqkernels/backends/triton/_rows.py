@@ -31,6 +31,7 @@ def row_layout(x: Tensor, channel_dim: int) -> tuple[Tensor, tuple[int, ...]]:
     if len(sizes) > _MAX_ROW_DIMS:
         x = x.contiguous()
         sizes, strides = row_dims(x, channel_dim)
+    # Inner ones: the outermost size, which the number of rows sets, is none of the arguments.
     padding = _MAX_ROW_DIMS - len(sizes)
-    sizes, strides = [1] * padding + sizes, [0] * padding + strides
+    sizes, strides = sizes + [1] * padding, strides + [0] * padding
     return x, (*sizes[1:], *strides, x.stride(channel_dim))

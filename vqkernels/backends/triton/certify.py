@@ -84,17 +84,17 @@ def _attained(score, square, x_norm, p, scalars_ptr, dim, alpha, L2: tl.constexp
     """L of ``bound``: no code with a smaller U can be chosen; float64, (ROWS,)."""
     q, t = tl.load(scalars_ptr).to(tl.int32), tl.load(scalars_ptr + 1).to(tl.int32)
     if L2:
-        attained = (square - score) * 0.5 - (square + score) * 2.0**-40
+        attained = (square - score) * 0.5 - (square + score) * 2.0**-37
     else:
         # By the choice of q no |c| is above this.
         longest = tl.sqrt(tl.cast(dim, tl.float64)) * power_of_two_double(8 - q)
-        attained = -score - tl.sqrt(square) * longest * 2.0**-40
+        attained = -score - tl.sqrt(square) * longest * 2.0**-37
     exponent = p + q - t
     lam = tl.where(exponent < -24, 0.0, power_of_two_double(exponent))
     shift = x_norm * tl.load(scalars_ptr + 2).to(tl.float64)
     shift += lam * tl.load(scalars_ptr + 3).to(tl.float64)
     scaled = attained * power_of_two_double(p) * power_of_two_double(q)
-    return scaled + shift * (1 - SLACK * alpha)
+    return scaled + shift * (1 - tl.cast(alpha, tl.float64) * SLACK)
 
 
 @triton.jit

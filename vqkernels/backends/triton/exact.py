@@ -3,10 +3,11 @@
 A code is evaluated in float64 as ``reference`` defines it only if a float32 interval leaves it
 open. The interval of |x - c|^2: the direct form in float32, in any order of summation, is off by
 less than 2 gamma of itself, gamma = (D+2) 2^-24 / (1 - (D+2) 2^-24), and D 2^-126 where terms
-underflow. Of -x.c: 2 gamma times the sum of |x_i c_i|, and the same. x and c are multiplied by one
-power of two first, which keeps the squares in float32's range. What overflows all the same counts
-as open. Float64's own rounding is far inside of these intervals, so a code whose interval lies
-above a computed F has a larger F.
+underflow. Of -x.c: 2 gamma times the sum of |x_i c_i|, and the same. Differences are multiplied by
+a power of two first, which keeps their squares in float32's range; a factor of x alone could
+underflow where a code is large. What overflows all the same counts as open, and so does everything
+where D is too large for gamma. Float64's own rounding is far inside of these intervals, so a code
+whose interval lies above a computed F has a larger F.
 """
 
 from __future__ import annotations
@@ -24,18 +25,20 @@ def lower_end(value, magnitude, dim):
     """Below the exact value, by its float32 form and the sum of its terms' magnitudes."""
     unit = (dim + 2) * 2.0**-24
     low = value - 2 * unit / (1 - unit) * magnitude - dim * 2.0**-126
+    low = tl.where(unit < 0.5, low, float("-inf"))
     return tl.where(magnitude < float("inf"), low, float("-inf"))
 
 
 @triton.jit
 def common_scale(exponent_ptr, L2: tl.constexpr):
-    """A factor that brings the codes near 1, and what turns intervals back into scores.
+    """A factor of differences that brings the codes near 1, and what turns squares back.
 
     The first a power of two in float32, the second in float64; by q of the codebook (``bound``).
+    Both are 1 for products, which need none.
     """
     exponent = tl.maximum(tl.minimum(tl.load(exponent_ptr).to(tl.int32) - 8, 126), -126)
-    back = -2 * exponent if L2 else -exponent
-    return power_of_two(exponent), power_of_two_double(back)
+    exponent = exponent if L2 else exponent * 0
+    return power_of_two(exponent), power_of_two_double(-2 * exponent)
 
 
 @triton.jit
@@ -64,7 +67,7 @@ def intervals(
             t = (x[:, None, :] - c) * scale
             value += tl.sum(t * t, axis=2)
         else:
-            t = (x[:, None, :] * scale) * c
+            t = x[:, None, :] * c
             value -= tl.sum(t, axis=2)
             magnitude += tl.sum(tl.abs(t), axis=2)
     if L2:

@@ -214,11 +214,12 @@ def _pack(
             tl.store(out + WIDTH, low, mask=(d < WIDTH)[None, :])
 
     up = 1 + 2.0**-40  # over the float64 roundings of the sums
-    rounding = SLACK * alpha * tl.sqrt(square) * up
+    margin = tl.cast(alpha, tl.float64) * SLACK  # 1 - margin in float32 would round it away
+    rounding = margin * tl.sqrt(square) * up
     bias = tl.zeros((CODES,), tl.float64)
     if L2:
         unscaled = square * 0.5 * power_of_two_double(-2 * q)
-        bias = unscaled * power_of_two_double(t) * ((1 - SLACK * alpha) / up)
+        bias = unscaled * power_of_two_double(t) * ((1 - margin) / up)
     lane = tl.arange(0, LANES)
     lanes = code_lanes(
         lane[None, :],

@@ -57,7 +57,7 @@ def _intervals(
             t = (x[:, None] - c[None, :]) * scale
             value = tl.fma(t, t, value)
         else:
-            t = (x * scale)[:, None] * c[None, :]
+            t = x[:, None] * c[None, :]
             value -= t
             magnitude += tl.abs(t)
     if L2:
