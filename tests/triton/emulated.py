@@ -25,6 +25,7 @@ from vqkernels.backends.triton.hardware import Hardware
 from vqkernels.ops import normalize_codes
 
 _HARD = (
+    "gaussian",
     "near ties",
     "photo unit norm",
     "photo 4x4x3 PCA 32",
@@ -33,6 +34,7 @@ _HARD = (
     "scale 1e-20",
     "scale 1e18",
     "mixed scales",
+    "float32 denormals",
     "half duplicated",
     "x on codes",
 )

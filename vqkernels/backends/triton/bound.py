@@ -35,7 +35,7 @@ L = 2^(p+q) [(|a|^2 - F)/2 - 2^-37 (|a|^2 + F)] + shift <= 2^(p+q) S_k* + shift;
 the roundings of |a|^2 and of two F, each (D+2) 2^-53 of itself, so that a code with U < L loses in
 F and not only in exact arithmetic. Every group with not (U < L) is evaluated. Dropping the bias of
 a row (lam = 0 where it underflows) keeps U an upper bound, because the bias is never positive. A
-row whose |x - mu| exceeds 2^120 is not screened.
+row whose |x - mu| exceeds 2^120, or is denormal in all components, is not screened.
 
 The widths (n, e) are those that Fasi et al. (2021) and Khattak and Mikaitis (arXiv 2512.07004)
 measured; a unit that is not in the table gets the widest rounding of all.

@@ -26,7 +26,7 @@ from vqkernels.backends.triton.split_rows import SplitRows, split_rows
 _PROBED = 1024  # rows that say whether one product is enough for all
 _ENOUGH = 512  # groups beyond the first that these may cost; see ``certify``
 # Multiply-adds from which two products saved are worth the probe's launches.
-_WORTH_PROBING = 2**32
+_WORTH_PROBING = 2**34
 
 
 def nearest_code(

@@ -20,7 +20,7 @@ _WIDEST_PACKED = 18  # 3 D + 8 lanes fit into 64 columns
 _LANES = 16
 _HALF = 2  # bytes
 _TENSOR_MEMORY = 50 << 10  # bytes that Triton takes to move scores out of it
-_MOST_SPLITS = 32  # of the codes, when there are few rows
+_SPLITS = (1, 4, 32)  # few choices: the kernels that read the lists are compiled for each
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,14 +86,11 @@ class Plan:
         return -(-num_codes // self.step_codes)
 
     def splits(self, num_rows: int, num_codes: int, device: Hardware) -> int:
-        """Parts of the codebook that are searched side by side, a power of two."""
+        """Parts of the codebook that are searched side by side: more when rows are few."""
         programs = -(-num_rows // self.block_rows)
-        splits = 1
-        while splits < _MOST_SPLITS and programs * splits <= device.processors:
-            splits *= 2
-        while splits > self.steps(num_codes):
-            splits //= 2
-        return splits
+        fitting = [splits for splits in _SPLITS if splits <= self.steps(num_codes)]
+        busy = [splits for splits in fitting if programs * splits * 2 > device.processors]
+        return min(busy, default=fitting[-1])
 
 
 def plan(dtype: torch.dtype, dim: int, num_codes: int, metric: str, device: Hardware) -> Plan:

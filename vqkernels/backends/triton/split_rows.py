@@ -94,8 +94,10 @@ def _split_rows(
         x = _centred(x_row, centre_ptr, d, dim, dim_stride, inside, CENTRED)
         largest = tl.maximum(largest, tl.max(tl.abs(x), axis=1))
         screened &= tl.min((tl.abs(x) <= HUGE).to(tl.int32), axis=1)
-    # A zero row ties with every code under the cosine metric.
-    screened = (screened == 1) & (L2 | (largest > 0))
+    # A zero row ties with every code under the cosine metric. One of denormals cannot be scaled to
+    # where ``bound`` wants it.
+    scalable = (largest >= 2.0**-126) | (L2 & (largest == 0))
+    screened = (screened == 1) & scalable
     p = row_exponent(tl.where(screened, largest, 1.0), q, t)
 
     # 2^-20: rows that lam keeps small still have terms that fp16 rounds to its smallest quantum.
