@@ -10,6 +10,7 @@ import contextlib
 import dataclasses
 import importlib
 import pkgutil
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from types import ModuleType, SimpleNamespace
@@ -134,12 +135,24 @@ def compiled(launch: Launch) -> Any:
 
 def compiled_together(launches: Sequence[Launch]) -> list[Any]:
     """``compiled`` of launches on one architecture, on all processors at once."""
+    from triton.runtime.jit import JITFunction
+
+    parse, alone = JITFunction.parse, threading.Lock()
+
+    def parse_alone(function: Any) -> Any:
+        """Python's parser counts its depth per process, and fails in two threads at once."""
+        with alone:
+            return parse(function)
 
     def compile_one(launch: Launch) -> Any:
         return launch.function.run(*launch.arguments, grid=None, warmup=True, **launch.keywords)
 
     (arch,) = {launch.arch for launch in launches}
-    with _driver(arch), ThreadPoolExecutor(machine.default_threads()) as threads:
+    with (
+        _driver(arch),
+        mock.patch.object(JITFunction, "parse", parse_alone),
+        ThreadPoolExecutor(machine.default_threads()) as threads,
+    ):
         return list(threads.map(compile_one, launches))
 
 
