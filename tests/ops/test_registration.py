@@ -35,7 +35,8 @@ BOOKS = cases.codebooks(CODES, 3)
 BOOK_INDICES = INDICES[:, None].expand(24, 3).contiguous()
 IMAGE_BOOK_INDICES = BOOK_INDICES.reshape(2, 3, 4, 3)
 _NOTHING = torch.empty(0)
-_ADVANCE = (0.9, 1e-5, 1, "l2", 1.0, 1)
+_ADVANCE = (0.9, 1e-5, 1, "l2", 1.0, 9, 1)
+_MARKS = (COUNTS.clone(), ZERO.clone(), COUNTS % 2)
 _BACKWARD = ("straight_through", 0.25, 1.0)
 _BOTH = (1, torch.float32, True, True, None)
 # op -> argument lists: with and without every optional one
@@ -98,14 +99,20 @@ ARGUMENTS: dict[str, list[tuple[Any, ...]]] = {
         (_floats(), None, None, ZERO.clone(), COUNTS, None, None, None),
     ],
     "advance_": [
-        (*_ema(), _floats(), SUMS.clone(), ROWS, ONE.clone(), CLOCK.clone(), *_ADVANCE),
-        (*_ema()[:2], None, _floats(), None, None, ONE.clone(), CLOCK.clone(), *_ADVANCE),
+        (*_ema(), _floats(), SUMS.clone(), ROWS, ONE.clone(), CLOCK.clone(), *_MARKS, *_ADVANCE),
+        (
+            *(*_ema()[:2], None, _floats(), None, None, ONE.clone(), CLOCK.clone()),
+            *(None, None, None, *_ADVANCE),
+        ),
     ],
     "kmeans_finish_": [(ZERO.clone(), FOUND, torch.tensor(-1))],
-    "kmeans_start_": [(CODES.clone(), ZERO, ROWS, FOUND)],
+    "kmeans_start_": [
+        (CODES.clone(), ZERO, ROWS, FOUND, None),
+        (CODES.clone(), ZERO, ROWS, FOUND, COUNTS % 2),
+    ],
     "kmeans_step_": [
-        (*_ema(), ZERO, COUNTS, SUMS, "l2"),
-        (CODES.clone(), None, None, ZERO, COUNTS, SUMS, "cosine"),
+        (*_ema(), ZERO, COUNTS, SUMS, COUNTS % 2, "l2"),
+        (CODES.clone(), None, None, ZERO, COUNTS, SUMS, None, "cosine"),
     ],
     "sample_residuals": [
         (X, BOOKS, BOOK_INDICES, None, CLOCK, 8, 0, 1),

@@ -275,6 +275,7 @@ class VectorQuantizer(FullPrecision):
             self.embed_sum,
             self.initialised,
             self._owner_key,
+            None,
             x.detach(),
             mask,
             metric=self.metric,
@@ -297,11 +298,15 @@ class VectorQuantizer(FullPrecision):
             self.pending_rows,
             self.pending_steps,
             self.clock,
+            None,
+            None,
+            None,
             ema.decay,
             ema.epsilon,
             steps_due,
             self.metric,
             revive.threshold,
+            0,
             revive.every,
         )
 
