@@ -50,9 +50,14 @@ class Revive:
     A code is dead when its EMA count of rows per update is below ``threshold``, or below a
     quarter of the mean count where that is smaller: with fewer rows than codes in a batch, no
     code could reach an absolute threshold and all of them would be replaced at once.
+    It is dead, too, when the codebook has taken ``age`` rows per code since the code was last
+    chosen: with uniform use a code waits that long with probability exp(-age), whatever the batch
+    size, and this limit does not wait until a moving average has forgotten.
 
     Args:
         threshold: EMA count, in rows per update, under which a code is dead; above 0.
+        age: rows per code after which an idle code is dead, above 0; None leaves it to
+            ``threshold`` alone.
         every: codebook updates between two checks.
         candidates: rows kept from each batch; the j-th dead code takes candidate j modulo the
             number of candidates.
@@ -61,12 +66,15 @@ class Revive:
     """
 
     threshold: float = 1.0
+    age: float | None = 100.0
     every: int = 1
     candidates: int = 256
     seed: int = 0
 
     def __post_init__(self) -> None:
         _checks.above("Revive.threshold", self.threshold, 0.0)
+        if self.age is not None:
+            _checks.above("Revive.age", self.age, 0.0)
         _checks.integer_at_least("Revive.every", self.every, 1)
         _checks.integer_at_least("Revive.candidates", self.candidates, 1)
         _checks.integer_at_least("Revive.seed", self.seed, 0)
