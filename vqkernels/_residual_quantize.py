@@ -71,9 +71,9 @@ def residual_quantize(
     Returns:
         VQOutput(quantized, indices, loss, usage): ``indices`` (*positions, L), ``usage.counts``
         (L, K) and ``usage.mse`` (L,). With codebooks of unequal size K is the largest: a smaller
-        one has counts of 0 above its own. Ties and exactness are as in ``nearest_code``. A vector with
-        a NaN or an infinity has index 0 at every level, is quantized to NaN and counted nowhere;
-        the same holds, from the next level on, where r_l - c_l overflows float32.
+        one has counts of 0 above its own. Ties and exactness are as in ``nearest_code``. A vector
+        with a NaN or an infinity has index 0 at every level, is quantized to NaN and counted
+        nowhere; the same holds, from the next level on, where r_l - c_l overflows float32.
 
     Raises:
         TypeError, ValueError, RuntimeError: as ``nearest_code``.
@@ -149,7 +149,9 @@ def stack_codebooks(books: Sequence[Tensor]) -> Tensor:
     most = max(book.shape[0] for book in books)
     return torch.stack(
         [
-            book if book.shape[0] == most else pad(book, (0, 0, 0, most - book.shape[0]), value=nan)
+            book
+            if book.shape[0] == most
+            else pad(book, (0, 0, 0, most - book.shape[0]), value=nan)
             for book in books
         ]
     )

@@ -116,7 +116,9 @@ def test_codebooks_of_unequal_size_are_each_searched_whole_and_alone(backend: st
         indices.append(alone.indices)
         left, loss = left - alone.quantized.detach(), loss + alone.loss.detach()
     assert torch.equal(out.indices, torch.cat(indices, dim=1))
-    assert abs(float(out.loss.detach() - loss)) <= LEVELS * torch.finfo(torch.float32).eps * float(loss)
+    assert abs(float(out.loss.detach() - loss)) <= LEVELS * torch.finfo(torch.float32).eps * float(
+        loss
+    )
     prepared = [vq.prepare(book.detach()) for book in books]
     assert torch.equal(vq.residual_quantize(x, prepared).quantized, out.quantized)
 

@@ -102,6 +102,7 @@ ARGUMENTS: dict[str, list[tuple[Any, ...]]] = {
         (*_ema(), _floats(), SUMS.clone(), ROWS, ONE.clone(), CLOCK.clone(), *_ADVANCE),
         (*_ema()[:2], None, _floats(), None, None, ONE.clone(), CLOCK.clone(), *_ADVANCE),
     ],
+    "draw_levels_": [(ZERO.clone(), 5, 8, 0.5, 2, 3, 1)],
     "kmeans_finish_": [(ZERO.clone(), FOUND, torch.tensor(-1))],
     "kmeans_start_": [(CODES.clone(), ZERO, ROWS, FOUND)],
     "kmeans_step_": [

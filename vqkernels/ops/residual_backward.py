@@ -79,8 +79,8 @@ def _fake(
 residual_backward = define(
     "residual_backward(Tensor? grad_quantized, Tensor? grad_loss, Tensor? x, Tensor? quantized, "
     "Tensor remainder, Tensor code_remainders, Tensor? mask, SymInt num_rows, bool shared, "
-    "str estimator, float commitment_weight, float codebook_weight, int channel_dim, ScalarType dtype, "
-    "bool need_x, bool need_codebooks, str? backend) "
+    "str estimator, float commitment_weight, float codebook_weight, int channel_dim, "
+    "ScalarType dtype, bool need_x, bool need_codebooks, str? backend) "
     "-> (Tensor grad_x, Tensor grad_codebooks)",
     _impl,
     _fake,

@@ -26,8 +26,8 @@ def _impl(
     """The rows that ``sample_rows`` picks, as every level met them: r_l, (L, count, D).
 
     ``indices``, (*positions, L), are those that ``residual`` returned for x and ``codebooks``. Of
-    the rows that are picked, a level has those that take part in it, in their order and then again;
-    ``found`` (L,) says how many at the front are usable.
+    the usable rows a level has those that take part in it, in their order and then again; ``found``
+    (L,) says how many there are.
     """
     levels = indices.shape[-1]
     if x.numel() == 0:
@@ -69,11 +69,11 @@ def _taking_part(rows: Tensor, found: Tensor, kept: Tensor) -> tuple[Tensor, Ten
     """``kept`` (count,) is that of the rows. No shape depends on it."""
     levels, count = rows.shape[:2]
     level = torch.arange(levels, device=rows.device)[:, None]
-    taking = (kept > level) & (found > 0)
+    slot = torch.arange(count, device=rows.device)
+    taking = (kept > level) & (slot < found)
     order = (~taking).to(torch.int8).argsort(dim=1, stable=True)
     reached = taking.sum(dim=1)
-    turn = torch.arange(count, device=rows.device) % reached[:, None].clamp(min=1)
-    return rows[level, order.gather(1, turn)], reached
+    return rows[level, order.gather(1, slot % reached[:, None].clamp(min=1))], reached
 
 
 def _fake(

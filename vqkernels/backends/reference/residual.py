@@ -28,9 +28,9 @@ def residual(
     """``vq_forward`` on x, then on what each level leaves of it: r_{l+1} = r_l - c_l (wide).
 
     ``nearest(rows, codes)`` is the search. A row is masked at the levels from ``kept`` on; every
-    mean is over the rows that are not masked at all. Returns (quantized, indices, mse, counts, sums,
-    remainder, code_remainders): the last two are the sums of r_{l+1} over the levels, shaped like
-    x, and over the rows of each code, (L, K, D).
+    mean is over the rows that are not masked at all. Returns (quantized, indices, mse, counts,
+    sums, remainder, code_remainders): the last two are the sums of r_{l+1} over the levels, shaped
+    like x, and over the rows of each code, (L, K, D).
     """
     dtype = wide(x.dtype, codebooks.dtype)
     rows = as_rows(x, channel_dim).to(dtype)

@@ -23,8 +23,8 @@ def vq_forward(
     """What follows the search: gather, squared error, counts and sums.
 
     Returns (quantized, indices, mse, counts, sums): ``quantized`` holds the code rows unrounded
-    (wide), x itself where masked and NaN for non-finite rows; masked indices become -1. The mean is
-    over ``num_averaged`` rows, if given, and not over those that are unmasked.
+    (wide), x itself where masked and NaN for non-finite rows; masked indices become -1. The mean
+    is over ``num_averaged`` rows, if given, and not over those that are unmasked.
     """
     dtype = wide(x.dtype, codebook.dtype)
     rows = as_rows(x, channel_dim)
