@@ -80,4 +80,34 @@ class Revive:
         _checks.integer_at_least("Revive.seed", self.seed, 0)
 
 
+@dataclass(frozen=True)
+class LevelDropout:
+    """Quantizer dropout: in training, examples keep fewer levels of a residual quantizer.
+
+    One model then serves every bitrate (Zeghidour et al. 2021, arXiv 2107.03312, section III-C).
+    The examples that are not drawn keep all levels, which keeps the quality of the full bitrate
+    (Kumar et al. 2023, arXiv 2306.06546, with ``probability=0.5``).
+
+    Args:
+        probability: with which an example, an element of the batch, is drawn; above 0, at most 1.
+        keep: fewest levels that a drawn example keeps. Their number is one of keep, ..., L, all
+            equally likely.
+        multiple_of: the number is rounded up to a multiple of it, and to L at most.
+        seed: seed of the counter-based hash that draws. torch's generators are neither read nor
+            advanced. Processes that train on different data should each have their own.
+    """
+
+    probability: float = 1.0
+    keep: int = 1
+    multiple_of: int = 1
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        _checks.above("LevelDropout.probability", self.probability, 0.0)
+        _checks.in_range("LevelDropout.probability", self.probability, 0.0, 1.0)
+        _checks.integer_at_least("LevelDropout.keep", self.keep, 1)
+        _checks.integer_at_least("LevelDropout.multiple_of", self.multiple_of, 1)
+        _checks.integer_at_least("LevelDropout.seed", self.seed, 0)
+
+
 Update = EMA | Gradient | None
