@@ -19,14 +19,16 @@ from vqkernels.backends.triton._layouts import row_layout, row_offsets
 from vqkernels.backends.triton._row_facts import as_bytes
 from vqkernels.backends.triton._tiles import tile
 
-_CHANNELS = 16  # the least that a matrix product takes, and what lets loads be wide
+# Vectors are cut into so many: few, as the operands of a product in fp32 lie in registers, and as
+# many as make loads wide.
+CHANNELS = 16
 
 
 class Centred(NamedTuple):
     """N vectors; one that takes no part, masked or not finite, is zero here.
 
     Attributes:
-        vectors: (N, W) float32, contiguous; W is D rounded up to 16, and zero beyond D.
+        vectors: (N, W) float32, contiguous; W is D rounded up to CHANNELS, zero beyond D.
         squares: (N,) float32, |x|^2; -1 for a vector that takes no part.
     """
 
@@ -87,7 +89,7 @@ def _centred_kernel(
 def centred(x: Tensor, centre: Tensor, channel_dim: int, mask: Tensor | None = None) -> Centred:
     """The rows of x less the ``centre``, (D,) float32; ``mask`` has the shape of the positions."""
     num_rows, dim = torch.Size(row_shape(x, channel_dim)).numel(), x.shape[channel_dim]
-    width = triton.cdiv(dim, _CHANNELS) * _CHANNELS
+    width = triton.cdiv(dim, CHANNELS) * CHANNELS
     vectors = torch.empty(num_rows, width, dtype=torch.float32, device=x.device)
     squares = torch.empty(num_rows, dtype=torch.float32, device=x.device)
     x, layout = row_layout(x, channel_dim)

@@ -7,11 +7,10 @@ from typing import Any, NamedTuple
 import triton
 from torch import Tensor
 
-from vqkernels.backends.triton._centred import centre_of, centred
+from vqkernels.backends.triton._centred import CHANNELS, centre_of, centred
 
 _OWNERS = 64
 _OTHERS = 64
-_CHANNELS = 16  # of one product: the operands of one in fp32 lie in registers
 _WARPS = 8
 _PROGRAMS = 512  # some for every multiprocessor; fixed, so that the order of sums is no GPU's
 
@@ -31,14 +30,14 @@ class Split(NamedTuple):
     @property
     def blocks(self) -> dict[str, Any]:
         """The launches' constants."""
-        return {"OWNERS": _OWNERS, "OTHERS": _OTHERS, "CHANNELS": _CHANNELS, "num_warps": _WARPS}
+        return {"OWNERS": _OWNERS, "OTHERS": _OTHERS, "CHANNELS": CHANNELS, "num_warps": _WARPS}
 
 
 class SoftPair(NamedTuple):
     """At least one row, and codes, about one centre.
 
     Attributes:
-        rows: (N, W) float32, contiguous; W is D rounded up to 16, and zero beyond D.
+        rows: (N, W) float32, contiguous; W is D rounded up to CHANNELS, zero beyond D.
         codes: (K, W) float32, contiguous.
         row_bias: (N,) float64, |x|^2 / T; infinite for a row that is masked or not finite.
         code_bias: (K,) float32, |c|^2 / T; infinite for a code that is not finite.
