@@ -18,8 +18,12 @@ from vqkernels.ops.prepare import prepare
 from vqkernels.ops.residual import residual
 from vqkernels.ops.residual_backward import residual_backward
 from vqkernels.ops.residual_quantize import ResidualQuantize
+from vqkernels.ops.sample_codes import sample_codes
 from vqkernels.ops.sample_residuals import sample_residuals
 from vqkernels.ops.sample_rows import sample_rows
+from vqkernels.ops.soft_assign import SoftAssign, snapshot, soft_assign
+from vqkernels.ops.soft_assign_backward import soft_assign_backward
+from vqkernels.ops.unit_rows import UnitRows
 from vqkernels.ops.vector_quantize import VectorQuantize
 from vqkernels.ops.vq_backward import vq_backward
 from vqkernels.ops.vq_forward import vq_forward
@@ -28,6 +32,8 @@ __all__ = [
     "Lookup",
     "NormalizeCodes",
     "ResidualQuantize",
+    "SoftAssign",
+    "UnitRows",
     "VectorQuantize",
     "advance_",
     "code_sums",
@@ -45,8 +51,12 @@ __all__ = [
     "prepare",
     "residual",
     "residual_backward",
+    "sample_codes",
     "sample_residuals",
     "sample_rows",
+    "snapshot",
+    "soft_assign",
+    "soft_assign_backward",
     "vq_backward",
     "vq_forward",
 ]
