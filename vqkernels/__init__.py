@@ -6,6 +6,7 @@
 
 from vqkernels import nn
 from vqkernels._explain import Explanation, explain
+from vqkernels._nearest_codes import nearest_codes
 from vqkernels._prepare import PreparedCodebook, prepare
 from vqkernels._residual_quantize import residual_quantize
 from vqkernels._version import __version__
@@ -35,6 +36,7 @@ __all__ = [
     "explain",
     "lookup",
     "nearest_code",
+    "nearest_codes",
     "nn",
     "prepare",
     "residual_quantize",

@@ -51,10 +51,10 @@ def nearest_code(
     """
     parts = None
     if isinstance(codebook, PreparedCodebook):
-        _check_metric(codebook, metric)
+        check_metric(codebook, metric)
         parts = codebook.parts
         codebook = codebook.codebook
-    channel = _check_search(x, codebook, metric, channel_dim)
+    channel = check_search(x, codebook, metric, channel_dim)
     return search(x, codebook, parts, metric, channel, backend)
 
 
@@ -158,10 +158,10 @@ def vector_quantize(
     """
     parts = None
     if isinstance(codebook, PreparedCodebook):
-        _check_metric(codebook, metric)
+        check_metric(codebook, metric)
         parts = codebook.parts
         codebook = codebook.codebook
-    channel = _check_search(x, codebook, metric, channel_dim)
+    channel = check_search(x, codebook, metric, channel_dim)
     _checks.at_least("commitment_weight", commitment_weight, 0.0)
     _checks.at_least("codebook_weight", codebook_weight, 0.0)
     _checks.one_of("estimator", estimator, _checks.ESTIMATORS)
@@ -318,7 +318,7 @@ def ema_update_(
     )
 
 
-def _check_metric(prepared: PreparedCodebook, metric: str) -> None:
+def check_metric(prepared: PreparedCodebook, metric: str) -> None:
     if metric != prepared.metric:
         raise ValueError(
             f"metric must be the one that the codebook was prepared for, {prepared.metric!r}, "
@@ -326,7 +326,7 @@ def _check_metric(prepared: PreparedCodebook, metric: str) -> None:
         )
 
 
-def _check_search(x: Tensor, codebook: Tensor, metric: str, channel_dim: int) -> int:
+def check_search(x: Tensor, codebook: Tensor, metric: str, channel_dim: int) -> int:
     _checks.codebook(codebook)
     channel = _checks.vectors(x, codebook.shape[1], channel_dim)
     _checks.same_device("codebook", codebook, "x", x)
