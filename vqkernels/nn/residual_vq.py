@@ -10,6 +10,9 @@ from torch import Tensor, nn
 
 from vqkernels import _checks, functional, ops
 from vqkernels._residual_quantize import residual_with_sums
+from vqkernels.distributed import Statistics
+from vqkernels.nn._learned_codebook import LearnedCodebook
+from vqkernels.nn._quantizer import Learnt, Quantizer
 from vqkernels.nn.vector_quantizer import VectorQuantizer
 from vqkernels.options import EMA
 from vqkernels.outputs import VQOutput
@@ -28,7 +31,7 @@ _SAME = (
 )
 
 
-class ResidualVQ(nn.Module):
+class ResidualVQ(Quantizer):
     """Residual vector quantization (Zeghidour et al. 2021, arXiv 2107.03312, algorithm 1).
 
     Level l quantizes r_l = x - (c_0 + ... + c_{l-1}); ``quantized`` is the sum of all codes. The
@@ -84,13 +87,16 @@ class ResidualVQ(nn.Module):
             VQOutput(quantized, indices, loss, usage): indices (*positions, L), usage.counts
             (L, K), usage.mse (L,); the loss is the sum over the levels.
         """
+        return super().forward(x, mask)
+
+    def _step(self, x: Tensor, mask: Tensor | None) -> tuple[VQOutput, Learnt]:
         first = self._level(0)
         channel = first._check(x, mask)
         if self.training:
             self._initialise(x, mask, channel)
-            for level in self._modules_in_use():
-                level._advance(level._every)
-        codebooks = self._codebooks()
+            for codebook in self._codebooks():
+                codebook._advance(codebook._every)
+        codebooks = self._stacked()
         out, sums = residual_with_sums(
             x,
             codebooks,
@@ -104,9 +110,10 @@ class ResidualVQ(nn.Module):
             backend=first.backend,
             statistics=self.training and isinstance(first.update, EMA),
         )
-        if self.training:
-            self._observe(x, codebooks, mask, channel, out, sums)
-        return out
+        if not self.training:
+            return out, []
+        statistics = self._statistics(x, codebooks, mask, channel, out, sums)
+        return out, list(zip(self._codebooks(), statistics, strict=True))
 
     @torch.no_grad()
     def encode(self, x: Tensor) -> Tensor:
@@ -114,7 +121,7 @@ class ResidualVQ(nn.Module):
         first = self._level(0)
         channel = first._check(x, None)
         options = (channel, False, False, False, first.backend)
-        return ops.residual(x, self._codebooks(), self._packed(), self.levels, None, *options)[1]
+        return ops.residual(x, self._stacked(), self._packed(), self.levels, None, *options)[1]
 
     def decode(self, indices: Tensor) -> Tensor:
         """Sums of the codes, float32, channels at ``channel_dim``; index -1 adds nothing.
@@ -138,11 +145,6 @@ class ResidualVQ(nn.Module):
             total = total + vectors
         return total
 
-    def flush(self) -> None:
-        """Moves the codebooks by whatever statistics are pending, due or not."""
-        for level in self._modules_in_use():
-            level.flush()
-
     def init_codebook(self, x: Tensor, mask: Tensor | None = None) -> None:
         """Runs the k-means initialisation of the levels that still lack it, on x, now."""
         self._initialise(x, mask, self._level(0)._check(x, mask))
@@ -152,21 +154,21 @@ class ResidualVQ(nn.Module):
         assert isinstance(module, VectorQuantizer)
         return module
 
-    def _modules_in_use(self) -> list[VectorQuantizer]:
+    def _codebooks(self) -> list[LearnedCodebook]:
         return [self._level(level) for level in range(len(self.quantizers))]
 
-    def _codebooks(self) -> Tensor:
+    def _stacked(self) -> Tensor:
         """(L, K, D), or (1, K, D) when shared."""
-        return torch.stack([level.codebook for level in self._modules_in_use()])
+        return torch.stack([level.codebook for level in self._codebooks()])
 
     def _packed(self) -> list[Tensor] | None:
-        parts = [part for level in self._modules_in_use() for part in level._packed() or ()]
+        parts = [part for level in self._codebooks() for part in level._packed() or ()]
         return parts if len(parts) == len(self.quantizers) else None
 
     @torch.no_grad()
     def _initialise(self, x: Tensor, mask: Tensor | None, channel: int) -> None:
         left = x.detach()
-        modules = self._modules_in_use()
+        modules = self._codebooks()
         for position, level in enumerate(modules):
             if not level._init_done:
                 level._initialise(left, mask, channel)
@@ -178,7 +180,7 @@ class ResidualVQ(nn.Module):
             left = left - functional.lookup(indices, level.codebook, channel_dim=channel)
 
     @torch.no_grad()
-    def _observe(
+    def _statistics(
         self,
         x: Tensor,
         codebooks: Tensor,
@@ -186,8 +188,8 @@ class ResidualVQ(nn.Module):
         channel: int,
         out: VQOutput,
         sums: Tensor,
-    ) -> None:
-        modules, first = self._modules_in_use(), self._level(0)
+    ) -> list[Statistics]:
+        first = self._level(0)
         counts, rows, found = out.usage.counts, None, None
         if first.revive is not None:
             count, seed = first.revive.candidates, first.revive.seed
@@ -199,13 +201,15 @@ class ResidualVQ(nn.Module):
             if rows is not None:  # candidate j is a residual of level j mod L
                 turn = torch.arange(rows.shape[1], device=rows.device)
                 rows = rows[turn % self.levels, turn][None]
-        for number, level in enumerate(modules):
-            level._store(
+        return [
+            Statistics(
                 counts[number],
                 sums[number] if len(sums) else None,
                 None if rows is None else rows[number],
                 found,
             )
+            for number in range(len(self.quantizers))
+        ]
 
     def extra_repr(self) -> str:
         return f"levels={self.levels}, shared={self.shared}"
