@@ -17,7 +17,7 @@ from vqkernels.functional import (
     nearest_code,
     vector_quantize,
 )
-from vqkernels.options import EMA, Gradient, Revive
+from vqkernels.options import EMA, Gradient, Revive, Sample, TopK
 from vqkernels.outputs import CodeSums, CodeUsage, NearestCode, VQOutput
 
 __all__ = [
@@ -29,6 +29,8 @@ __all__ = [
     "NearestCode",
     "PreparedCodebook",
     "Revive",
+    "Sample",
+    "TopK",
     "VQOutput",
     "__version__",
     "code_sums",

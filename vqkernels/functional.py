@@ -195,11 +195,13 @@ def quantize_with_sums(
     channel_dim: int,
     backend: str | None,
     statistics: bool,
+    chosen: Tensor | None = None,
 ) -> tuple[VQOutput, Tensor]:
     """``vector_quantize`` on checked arguments, and the (K, D) sums per code.
 
     For modules, which check before they move any state and need not do it twice. ``channel_dim``
-    is not negative here, and ``parts`` are as in ``search``.
+    is not negative here, and ``parts`` are as in ``search``. ``chosen`` are indices of codes that
+    take the place of the nearest ones.
     """
     codes = ops.NormalizeCodes.apply(codebook) if metric == "cosine" else codebook
     quantized, loss, indices, mse, counts, sums = ops.VectorQuantize.apply(
@@ -207,6 +209,7 @@ def quantize_with_sums(
         codes,
         parts,
         mask,
+        chosen,
         metric,
         estimator,
         commitment_weight,

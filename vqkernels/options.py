@@ -72,4 +72,49 @@ class Revive:
         _checks.integer_at_least("Revive.seed", self.seed, 0)
 
 
+@dataclass(frozen=True)
+class Sample:
+    """Assignment by a draw: in training the code of a vector is a random one, near ones likelier.
+
+    ``p(k | x) = softmax_k(-|x - c_k|^2 / temperature)`` (Sonderby et al. 2017, "Continuous
+    relaxation training of discrete latent variable image models"; Roy et al. 2018,
+    arXiv 1805.11063, is its soft form); with the cosine metric the logit is cos(x, c_k) /
+    temperature. Loss, statistics and gradient are those of the drawn code. In eval mode the nearest
+    code is taken.
+
+    Args:
+        temperature: above 0, in the unit of squared distances (or of cosines); the draw tends to
+            the nearest code as it goes to 0.
+        seed: seed of the counter-based hash that draws. torch's generators are neither read nor
+            advanced. The counter is the buffer ``draws`` of the module: it counts training
+            forwards with a valid row, so that every step draws anew, and a checkpointed region,
+            whose backward must come before the next training forward, draws the same again.
+    """
+
+    temperature: float = 1.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        _checks.above("Sample.temperature", self.temperature, 0.0)
+        _checks.integer_at_least("Sample.seed", self.seed, 0)
+
+
+@dataclass(frozen=True)
+class TopK:
+    """Assignment to several codes: the k nearest ones, in training and in eval mode.
+
+    ``indices`` become (*positions, k), nearest first; ``quantized`` has one more axis of size k,
+    the last; the loss is the mean over all k. Statistics count the nearest code only.
+
+    Args:
+        k: number of codes, from 1 to the size of the codebook.
+    """
+
+    k: int
+
+    def __post_init__(self) -> None:
+        _checks.integer_at_least("TopK.k", self.k, 1)
+
+
+Assign = Sample | TopK | None
 Update = EMA | Gradient | None

@@ -20,6 +20,7 @@ from vqkernels.ops.residual_backward import residual_backward
 from vqkernels.ops.residual_quantize import ResidualQuantize
 from vqkernels.ops.sample_residuals import sample_residuals
 from vqkernels.ops.sample_rows import sample_rows
+from vqkernels.ops.tick import tick_
 from vqkernels.ops.vector_quantize import VectorQuantize
 from vqkernels.ops.vq_assigned import vq_assigned
 from vqkernels.ops.vq_backward import vq_backward
@@ -48,6 +49,7 @@ __all__ = [
     "residual_backward",
     "sample_residuals",
     "sample_rows",
+    "tick_",
     "vq_assigned",
     "vq_backward",
     "vq_forward",
