@@ -18,8 +18,11 @@ from vqkernels.ops.prepare import prepare
 from vqkernels.ops.residual import residual
 from vqkernels.ops.residual_backward import residual_backward
 from vqkernels.ops.residual_quantize import ResidualQuantize
+from vqkernels.ops.sample_codes import sample_codes
 from vqkernels.ops.sample_residuals import sample_residuals
 from vqkernels.ops.sample_rows import sample_rows
+from vqkernels.ops.soft_assign import SoftAssign, soft_assign
+from vqkernels.ops.soft_assign_backward import soft_assign_backward
 from vqkernels.ops.tick import tick_
 from vqkernels.ops.vector_quantize import VectorQuantize
 from vqkernels.ops.vq_assigned import vq_assigned
@@ -30,6 +33,7 @@ __all__ = [
     "Lookup",
     "NormalizeCodes",
     "ResidualQuantize",
+    "SoftAssign",
     "VectorQuantize",
     "advance_",
     "code_sums",
@@ -47,8 +51,11 @@ __all__ = [
     "prepare",
     "residual",
     "residual_backward",
+    "sample_codes",
     "sample_residuals",
     "sample_rows",
+    "soft_assign",
+    "soft_assign_backward",
     "tick_",
     "vq_assigned",
     "vq_backward",

@@ -23,6 +23,9 @@ from vqkernels.backends.reference.nearest_code import nearest_code
 from vqkernels.backends.reference.nearest_codes import nearest_codes
 from vqkernels.backends.reference.residual import residual
 from vqkernels.backends.reference.residual_backward import residual_backward
+from vqkernels.backends.reference.sample_codes import sample_codes
+from vqkernels.backends.reference.soft_assign import soft_assign
+from vqkernels.backends.reference.soft_assign_backward import soft_assign_backward
 from vqkernels.backends.reference.vq_backward import vq_backward
 from vqkernels.backends.reference.vq_forward import vq_forward
 
@@ -33,6 +36,9 @@ __all__ = [
     "nearest_codes",
     "residual",
     "residual_backward",
+    "sample_codes",
+    "soft_assign",
+    "soft_assign_backward",
     "vq_backward",
     "vq_forward",
 ]
