@@ -76,19 +76,19 @@ class Revive:
 class Sample:
     """Assignment by a draw: in training the code of a vector is a random one, near ones likelier.
 
-    ``p(k | x) = softmax_k(-|x - c_k|^2 / temperature)`` (Sonderby et al. 2017, "Continuous
-    relaxation training of discrete latent variable image models"; Roy et al. 2018,
-    arXiv 1805.11063, is its soft form); with the cosine metric the logit is cos(x, c_k) /
-    temperature. Loss, statistics and gradient are those of the drawn code. In eval mode the nearest
-    code is taken.
+    ``p(k | x) = softmax_k(-|x - c_k|^2 / temperature)`` (Roy et al. 2018, arXiv 1805.11063,
+    section 3, with one sample); with the cosine metric the logit is ``cos(x, c_k) / temperature``.
+    Loss, statistics and gradient are those of the drawn code. In eval mode, and in ``encode``, the
+    nearest code is taken.
 
     Args:
         temperature: above 0, in the unit of squared distances (or of cosines); the draw tends to
             the nearest code as it goes to 0.
         seed: seed of the counter-based hash that draws. torch's generators are neither read nor
-            advanced. The counter is the buffer ``draws`` of the module: it counts training
-            forwards with a valid row, so that every step draws anew, and a checkpointed region,
-            whose backward must come before the next training forward, draws the same again.
+            advanced. The counter is the buffer ``draws`` of the module, which counts training
+            forwards: every step draws anew, every process for itself, and a checkpointed region
+            draws the same again, if its backward comes before the next training forward (also
+            with ``EMA(every=...)``).
     """
 
     temperature: float = 1.0

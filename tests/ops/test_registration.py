@@ -128,7 +128,7 @@ ARGUMENTS: dict[str, list[tuple[Any, ...]]] = {
         (X, None, CLOCK, 8, 0, "l2", 1),
         (IMAGE, MASK.reshape(2, 3, 4), CLOCK, 30, 1, "cosine", 1),
     ],
-    "tick_": [(ZERO.clone(), X, None), (ZERO.clone(), X, MASK)],
+    "tick_": [(ZERO.clone(),)],
 }
 
 

@@ -18,8 +18,8 @@ class VectorQuantize(Function):
 
     quantized and loss are differentiable in x; loss also in the codebook. Saved are x, the chosen
     rows and the indices, never the codebook: a buffer that moves between two forwards and one
-    backward would otherwise invalidate the graph. ``chosen`` holds codes that take the place of the
-    nearest ones, or is None.
+    backward would otherwise invalidate the graph. ``chosen`` holds codes that take the place of
+    the nearest ones, or is None.
     """
 
     @staticmethod
