@@ -88,7 +88,8 @@ class Sample:
             advanced. The counter is the buffer ``draws`` of the module, which counts training
             forwards: every step draws anew, every process for itself, and a checkpointed region
             draws the same again, if its backward comes before the next training forward (also
-            with ``EMA(every=...)``).
+            with ``EMA(every=...)``). Quantizers that stand side by side, as in groups, should
+            have different seeds: with equal ones the draws of a position go together.
     """
 
     temperature: float = 1.0

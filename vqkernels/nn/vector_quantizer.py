@@ -99,8 +99,10 @@ class VectorQuantizer(LearnedCodebook, Quantizer):
                 f"TopK.k must be at most num_embeddings={num_embeddings}, got {assign.k}"
             )
         self.assign = assign
-        drawn = isinstance(assign, Sample)
-        self.register_buffer("draws", torch.zeros((), dtype=torch.int64) if drawn else None)
+        if isinstance(assign, Sample):
+            self.register_buffer("draws", torch.zeros((), dtype=torch.int64))
+        else:
+            self.draws = None
         self.commitment_weight = float(commitment_weight)
         self.estimator = estimator
         self.channel_dim = channel_dim
