@@ -9,8 +9,8 @@ from vqkernels._layout import as_rows, row_shape
 from vqkernels._numerics import upcast
 from vqkernels.backends.reference.nearest_code import canonical_score
 
-_PAIRS = 1 << 20  # scores per block: 8 MB of float64
-_CODES = 1024
+_PAIRS = 1 << 18  # scores per block: 2 MB of float64, which the sort holds several times
+_CODES = 512
 
 
 def nearest_codes(
