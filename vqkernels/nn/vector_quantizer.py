@@ -50,6 +50,10 @@ class VectorQuantizer(LearnedCodebook, Quantizer):
             codebook is never revived.
         assign: None takes the nearest code, ``Sample(temperature, seed)`` draws one in training,
             ``TopK(k)`` takes the k nearest.
+        frozen: bool (K,), True for codes that never move: not by an update, not by k-means, not by
+            revival. They are chosen and counted like the others. With a drawn ``init`` they keep
+            what was drawn, or what is written into ``codebook``. With ``Gradient`` their gradient
+            is zero; an optimizer with weight decay must leave the codebook out of it.
         channel_dim: dimension of x that holds the D channels: 1 for (B, D, *spatial), -1 for
             (B, T, D).
         backend: "native", "triton", "reference", or None for the first available one.
@@ -57,6 +61,9 @@ class VectorQuantizer(LearnedCodebook, Quantizer):
     Attributes:
         codebook: (K, D) float32, a Parameter with ``Gradient`` and a buffer otherwise.
         draws: int64 0-d buffer, what ``Sample`` counts its draws with; None without it.
+        idle: (K,) int64, rows that the codebook has taken since each code was last chosen; None
+            with ``update=None``.
+        revived: () int64, codes revived so far; None with ``update=None``.
 
     Raises:
         TypeError, ValueError: an argument breaks its contract.
@@ -76,6 +83,7 @@ class VectorQuantizer(LearnedCodebook, Quantizer):
         init: str | Tensor = "kmeans",
         revive: Revive | None = Revive(),  # noqa: B008 (frozen)
         assign: Assign = None,
+        frozen: Tensor | None = None,
         channel_dim: int = 1,
         backend: str | None = None,
     ) -> None:
@@ -86,6 +94,7 @@ class VectorQuantizer(LearnedCodebook, Quantizer):
             metric=metric,
             init=init,
             revive=revive,
+            frozen=frozen,
             backend=backend,
         )
         _checks.at_least("commitment_weight", commitment_weight, 0.0)
@@ -142,10 +151,10 @@ class VectorQuantizer(LearnedCodebook, Quantizer):
             "backend": self.backend,
         }
         if isinstance(self.assign, TopK):
-            return quantize_to_many(x, self.codebook, self.assign.k, **options)
+            return quantize_to_many(x, self._codes, self.assign.k, **options)
         return functional.quantize_with_sums(
             x,
-            self.codebook,
+            self._codes,
             self._packed(),
             statistics=self.training and isinstance(self.update, EMA),
             chosen=self._draw(x, mask, channel),
@@ -196,7 +205,7 @@ class VectorQuantizer(LearnedCodebook, Quantizer):
         With ``TopK`` indices are (*positions, k'), for any k', and the vectors have the axis of
         size k' last, as ``quantized`` does: ``decode(indices[..., :1])`` are the nearest codes.
         """
-        codebook, channel = self.codebook, self.channel_dim
+        codebook, channel = self._codes, self.channel_dim
         if isinstance(self.assign, TopK):
             _checks.integers("indices", indices)
             if indices.ndim < 2:

@@ -40,7 +40,7 @@ def vq_forward(
     mse = torch.empty((), dtype=torch.float32, device=x.device)
     after = Assignment(x, indices.numel(), mse, channel_dim)
     keys, inverse_norms = after.level(
-        *(0, x, codebook.contiguous(), mask, found.view(-1), indices.view(-1), quantized),
+        *(0, x, codebook.contiguous(), mask, None, found.view(-1), indices.view(-1), quantized),
         unit=metric == "cosine",
     )
     after.finish()
