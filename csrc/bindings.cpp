@@ -207,6 +207,7 @@ PYBIND11_MODULE(_native, m) {
   vqk::bindings::define_state(m);
   m.def("fma_peak", &fma_peak, py::arg("threads"), py::arg("seconds"));
   vqk::bindings::define_residual(m);
+  vqk::bindings::define_soft(m);
 #ifdef VQK_HAS_CUDA
   vqk::bindings::define_cuda(m);
 #endif

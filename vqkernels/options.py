@@ -155,5 +155,50 @@ class LevelDropout:
         _checks.integer_at_least("LevelDropout.seed", self.seed, 0)
 
 
+@dataclass(frozen=True)
+class Entropy:
+    """Loss that makes rows sure of their codes and the codes evenly used.
+
+    ``weight * (per_row - diversity * usage)`` of ``vq.code_entropy`` (Yu et al. 2023, arXiv
+    2310.05737, with ``diversity=1``).
+
+    Args:
+        weight: factor of the loss, at least 0.
+        temperature: of the soft assignment, above 0; in units of squared distance (l2) or of the
+            cosine.
+        diversity: factor of the usage term, at least 0.
+    """
+
+    weight: float
+    temperature: float = 1.0
+    diversity: float = 1.0
+
+    def __post_init__(self) -> None:
+        _checks.at_least("Entropy.weight", self.weight, 0.0)
+        _checks.above("Entropy.temperature", self.temperature, 0.0)
+        _checks.at_least("Entropy.diversity", self.diversity, 0.0)
+
+
+@dataclass(frozen=True)
+class Orthogonal:
+    """Loss that makes the codes orthogonal (Shin et al. 2021, arXiv 2112.00384).
+
+    ``weight * vq.code_orthogonality``.
+
+    Args:
+        weight: factor of the loss, at least 0.
+        active_only: only the codes that the batch uses take part.
+    """
+
+    weight: float
+    active_only: bool = False
+
+    def __post_init__(self) -> None:
+        _checks.at_least("Orthogonal.weight", self.weight, 0.0)
+        if not isinstance(self.active_only, bool):
+            raise TypeError(f"Orthogonal.active_only must be a bool, got {self.active_only!r}")
+
+
 Assign = Sample | TopK | None
+Regularizer = Entropy | Orthogonal
 Update = EMA | Gradient | None

@@ -34,6 +34,20 @@ class CodeSums(NamedTuple):
     sums: Tensor
 
 
+class CodeEntropy(NamedTuple):
+    """Entropies of the soft assignment, in nats.
+
+    Attributes:
+        per_row: float32 (float64 for float64 input) 0-d, mean entropy of a row's probabilities.
+            Differentiable.
+        usage: the same, entropy of the mean probabilities: how diverse the codes in use are.
+            Differentiable.
+    """
+
+    per_row: Tensor
+    usage: Tensor
+
+
 class CodeUsage(NamedTuple):
     """How the codebook was used by one call. The properties compute when they are read.
 

@@ -102,5 +102,10 @@ void advance(const Advance& args) { run(&Kernels::advance, args); }
 double fma_peak(const FmaPeak& args) { return run(&Kernels::fma_peak, args); }
 void residual(const Residual& args) { run(&Kernels::residual, args); }
 void residual_backward(const ResidualBackward& args) { run(&Kernels::residual_backward, args); }
+void soft_assign(const SoftAssign& args) { run(&Kernels::soft_assign, args); }
+void soft_assign_backward(const SoftAssignBackward& args) {
+  run(&Kernels::soft_assign_backward, args);
+}
+void sample_codes(const SampleCodes& args) { run(&Kernels::sample_codes, args); }
 
 }  // namespace vqk

@@ -11,6 +11,9 @@
 #include "vqk/prepare.h"
 #include "vqk/residual.h"
 #include "vqk/residual_backward.h"
+#include "vqk/sample_codes.h"
+#include "vqk/soft_assign.h"
+#include "vqk/soft_assign_backward.h"
 #include "vqk/vq_backward.h"
 #include "vqk/vq_forward.h"
 
@@ -32,6 +35,9 @@ struct Kernels {
   double (*fma_peak)(const FmaPeak&);
   void (*residual)(const Residual&);
   void (*residual_backward)(const ResidualBackward&);
+  void (*soft_assign)(const SoftAssign&);
+  void (*soft_assign_backward)(const SoftAssignBackward&);
+  void (*sample_codes)(const SampleCodes&);
 };
 
 namespace portable {
@@ -60,6 +66,9 @@ void advance(const Advance& args);
 double fma_peak(const FmaPeak& args);
 void residual(const Residual& args);
 void residual_backward(const ResidualBackward& args);
+void soft_assign(const SoftAssign& args);
+void soft_assign_backward(const SoftAssignBackward& args);
+void sample_codes(const SampleCodes& args);
 }  // namespace VQK_LEVEL
 #endif
 

@@ -22,9 +22,10 @@ from vqkernels.ops.residual_quantize import ResidualQuantize
 from vqkernels.ops.sample_codes import sample_codes
 from vqkernels.ops.sample_residuals import sample_residuals
 from vqkernels.ops.sample_rows import sample_rows
-from vqkernels.ops.soft_assign import SoftAssign, soft_assign
+from vqkernels.ops.soft_assign import SoftAssign, snapshot, soft_assign
 from vqkernels.ops.soft_assign_backward import soft_assign_backward
 from vqkernels.ops.tick import tick_
+from vqkernels.ops.unit_rows import UnitRows
 from vqkernels.ops.vector_quantize import VectorQuantize
 from vqkernels.ops.vq_assigned import vq_assigned
 from vqkernels.ops.vq_backward import vq_backward
@@ -35,6 +36,7 @@ __all__ = [
     "NormalizeCodes",
     "ResidualQuantize",
     "SoftAssign",
+    "UnitRows",
     "VectorQuantize",
     "advance_",
     "code_sums",
@@ -56,6 +58,7 @@ __all__ = [
     "sample_codes",
     "sample_residuals",
     "sample_rows",
+    "snapshot",
     "soft_assign",
     "soft_assign_backward",
     "tick_",

@@ -62,6 +62,19 @@ soft_assign = define(
 )
 
 
+def _snapshot(values: Tensor) -> Tensor:
+    return values.clone(memory_format=torch.contiguous_format)
+
+
+def _snapshot_fake(values: Tensor) -> Tensor:
+    return values.new_empty(values.shape)
+
+
+# An op of its own: instead of keeping a plain clone, the compiler would read the codebook again in
+# the backward, when it has moved.
+snapshot = define("snapshot(Tensor values) -> Tensor", _snapshot, _snapshot_fake)
+
+
 class SoftAssign(Function):
     """(x, codebook) -> (logsumexp, mean_logit, usage), differentiable in both.
 
@@ -83,7 +96,8 @@ class SoftAssign(Function):
         logsumexp, mean_logit, mass = soft_assign(
             x, codebook, mask, temperature, channel_dim, usage, backend
         )
-        codes = codebook if ctx.needs_input_grad[1] else codebook.clone()
+        need_x, need_codebook = ctx.needs_input_grad[:2]
+        codes = snapshot(codebook) if need_x and not need_codebook else codebook
         ctx.save_for_backward(x, codes, mask, logsumexp, mean_logit)
         ctx.options = (temperature, channel_dim)
         ctx.backend = backend

@@ -17,7 +17,10 @@ from vqkernels.backends.native.observe import observe
 from vqkernels.backends.native.prepare import prepare, prepared_bytes
 from vqkernels.backends.native.residual import residual
 from vqkernels.backends.native.residual_backward import residual_backward
+from vqkernels.backends.native.sample_codes import sample_codes
 from vqkernels.backends.native.sample_rows import sample_rows
+from vqkernels.backends.native.soft_assign import soft_assign
+from vqkernels.backends.native.soft_assign_backward import soft_assign_backward
 from vqkernels.backends.native.vq_assigned import vq_assigned
 from vqkernels.backends.native.vq_backward import vq_backward
 from vqkernels.backends.native.vq_forward import vq_forward
@@ -37,7 +40,10 @@ __all__ = [
     "prepared_bytes",
     "residual",
     "residual_backward",
+    "sample_codes",
     "sample_rows",
+    "soft_assign",
+    "soft_assign_backward",
     "vq_assigned",
     "vq_backward",
     "vq_forward",
