@@ -6,6 +6,7 @@
 
 from vqkernels import nn
 from vqkernels._explain import Explanation, explain
+from vqkernels._nearest_codes import nearest_codes
 from vqkernels._prepare import PreparedCodebook, prepare
 from vqkernels._residual_quantize import residual_quantize
 from vqkernels._soft import code_cross_entropy, code_entropy, code_orthogonality
@@ -17,7 +18,16 @@ from vqkernels.functional import (
     nearest_code,
     vector_quantize,
 )
-from vqkernels.options import EMA, Entropy, Gradient, LevelDropout, Orthogonal, Revive
+from vqkernels.options import (
+    EMA,
+    Entropy,
+    Gradient,
+    LevelDropout,
+    Orthogonal,
+    Revive,
+    Sample,
+    TopK,
+)
 from vqkernels.outputs import CodeEntropy, CodeSums, CodeUsage, NearestCode, VQOutput
 
 __all__ = [
@@ -33,6 +43,8 @@ __all__ = [
     "Orthogonal",
     "PreparedCodebook",
     "Revive",
+    "Sample",
+    "TopK",
     "VQOutput",
     "__version__",
     "code_cross_entropy",
@@ -43,6 +55,7 @@ __all__ = [
     "explain",
     "lookup",
     "nearest_code",
+    "nearest_codes",
     "nn",
     "prepare",
     "residual_quantize",

@@ -81,6 +81,51 @@ class Revive:
 
 
 @dataclass(frozen=True)
+class Sample:
+    """Assignment by a draw: in training the code of a vector is a random one, near ones likelier.
+
+    ``p(k | x) = softmax_k(-|x - c_k|^2 / temperature)`` (Roy et al. 2018, arXiv 1805.11063,
+    section 3, with one sample); with the cosine metric the logit is ``cos(x, c_k) / temperature``.
+    Loss, statistics and gradient are those of the drawn code. In eval mode, and in ``encode``, the
+    nearest code is taken.
+
+    Args:
+        temperature: above 0, in the unit of squared distances (or of cosines); the draw tends to
+            the nearest code as it goes to 0.
+        seed: seed of the counter-based hash that draws. torch's generators are neither read nor
+            advanced. The counter is the buffer ``draws`` of the module, which counts training
+            forwards: every step draws anew, every process for itself, and a checkpointed region
+            draws the same again, if its backward comes before the next training forward (also
+            with ``EMA(every=...)``). Quantizers that stand side by side, as in groups, should
+            have different seeds: with equal ones the draws of a position go together.
+    """
+
+    temperature: float = 1.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        _checks.above("Sample.temperature", self.temperature, 0.0)
+        _checks.integer_at_least("Sample.seed", self.seed, 0)
+
+
+@dataclass(frozen=True)
+class TopK:
+    """Assignment to several codes: the k nearest ones, in training and in eval mode.
+
+    ``indices`` become (*positions, k), nearest first; ``quantized`` has one more axis of size k,
+    the last; the loss is the mean over all k. Statistics count the nearest code only.
+
+    Args:
+        k: number of codes, from 1 to the size of the codebook.
+    """
+
+    k: int
+
+    def __post_init__(self) -> None:
+        _checks.integer_at_least("TopK.k", self.k, 1)
+
+
+@dataclass(frozen=True)
 class LevelDropout:
     """Quantizer dropout: in training, examples keep fewer levels of a residual quantizer.
 
@@ -154,4 +199,6 @@ class Orthogonal:
             raise TypeError(f"Orthogonal.active_only must be a bool, got {self.active_only!r}")
 
 
+Assign = Sample | TopK | None
+Regularizer = Entropy | Orthogonal
 Update = EMA | Gradient | None

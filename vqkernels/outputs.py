@@ -12,7 +12,8 @@ class NearestCode(NamedTuple):
     """Result of the search.
 
     Attributes:
-        indices: int64, the positions of x (its shape without the channel dimension).
+        indices: int64, the positions of x (its shape without the channel dimension); with one
+            more axis of size k, the last, where the k nearest were asked for.
         distances: float32, same shape: the squared distance (l2) or the dot product with the
             normalised code (cosine), evaluated in float64 and rounded once.
     """

@@ -87,6 +87,7 @@ const char* isa() { return active().name; }
 void force_isa(const char* name) { active_level.store(find(name), std::memory_order_release); }
 
 void nearest_code(const NearestCode& args) { run(&Kernels::nearest_code, args); }
+void nearest_codes(const NearestCodes& args) { run(&Kernels::nearest_codes, args); }
 void prepare(const Prepare& args) { run(&Kernels::prepare, args); }
 int64_t prepared_bytes(int64_t num_codes, int64_t dim) {
   return active().kernels->prepared_bytes(num_codes, dim);

@@ -5,6 +5,7 @@
 #include "vqk/fma_peak.h"
 #include "vqk/lookup.h"
 #include "vqk/nearest_code.h"
+#include "vqk/nearest_codes.h"
 #include "vqk/normalize_codes.h"
 #include "vqk/observe.h"
 #include "vqk/prepare.h"
@@ -21,6 +22,7 @@ namespace vqk {
 // The ops of one instruction-set level.
 struct Kernels {
   void (*nearest_code)(const NearestCode&);
+  void (*nearest_codes)(const NearestCodes&);
   int64_t (*prepared_bytes)(int64_t num_codes, int64_t dim);
   void (*prepare)(const Prepare&);
   int64_t (*lookup)(const Lookup&);
@@ -51,6 +53,7 @@ extern const Kernels kernels;
 #if defined(VQK_LEVEL)
 namespace VQK_LEVEL {
 void nearest_code(const NearestCode& args);
+void nearest_codes(const NearestCodes& args);
 int64_t prepared_bytes(int64_t num_codes, int64_t dim);
 void prepare(const Prepare& args);
 int64_t lookup(const Lookup& args);

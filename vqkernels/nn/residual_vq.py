@@ -283,6 +283,10 @@ def _check_equal(module: Any, first: Any) -> None:
         raise TypeError(f"make must return a VectorQuantizer, got {type(module).__name__}")
     if module.metric != "l2":
         raise ValueError(f"make must return quantizers with metric='l2', got {module.metric!r}")
+    if module.assign is not None:
+        raise ValueError(
+            f"make must return quantizers with assign=None for ResidualVQ, got {module.assign!r}"
+        )
     for name in _SAME:
         value, expected = getattr(module, name), getattr(first, name)
         if value != expected:

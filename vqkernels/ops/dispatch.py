@@ -22,6 +22,7 @@ _ON_CUDA = {
         {
             "nearest_code",
             "vq_forward",
+            "vq_assigned",
             "vq_backward",
             "residual",
             "residual_backward",

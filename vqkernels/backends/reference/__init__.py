@@ -20,6 +20,7 @@ from __future__ import annotations
 from vqkernels.backends.reference.code_sums import code_sums
 from vqkernels.backends.reference.lookup import lookup
 from vqkernels.backends.reference.nearest_code import nearest_code
+from vqkernels.backends.reference.nearest_codes import nearest_codes
 from vqkernels.backends.reference.residual import residual
 from vqkernels.backends.reference.residual_backward import residual_backward
 from vqkernels.backends.reference.sample_codes import sample_codes
@@ -32,6 +33,7 @@ __all__ = [
     "code_sums",
     "lookup",
     "nearest_code",
+    "nearest_codes",
     "residual",
     "residual_backward",
     "sample_codes",
