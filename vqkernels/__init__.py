@@ -6,6 +6,7 @@
 
 from vqkernels import nn
 from vqkernels._explain import Explanation, explain
+from vqkernels._masks import mask_from_lengths
 from vqkernels._prepare import PreparedCodebook, prepare
 from vqkernels._residual_quantize import residual_quantize
 from vqkernels._version import __version__
@@ -34,6 +35,7 @@ __all__ = [
     "ema_update_",
     "explain",
     "lookup",
+    "mask_from_lengths",
     "nearest_code",
     "nn",
     "prepare",

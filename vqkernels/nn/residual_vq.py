@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,7 +11,7 @@ from vqkernels import _checks, functional, ops
 from vqkernels._residual_quantize import residual_with_sums
 from vqkernels.distributed import Statistics
 from vqkernels.nn._learned_codebook import LearnedCodebook
-from vqkernels.nn._quantizer import Learnt, Quantizer
+from vqkernels.nn._quantizer import Learnt, Quantizer, make_each
 from vqkernels.nn.vector_quantizer import VectorQuantizer
 from vqkernels.options import EMA
 from vqkernels.outputs import VQOutput
@@ -62,19 +61,19 @@ class ResidualVQ(Quantizer):
         self, make: Callable[[], VectorQuantizer], levels: int, *, shared: bool = False
     ) -> None:
         super().__init__()
-        if not callable(make):
-            raise TypeError(f"make must be callable, got {make!r}")
         _checks.integer_at_least("levels", levels, 1)
-        if not isinstance(shared, bool):
-            raise TypeError(f"shared must be a bool, got {shared!r}")
-        made = [make() for _ in range(1 if shared else levels)]
-        for module in made:
-            _check_equal(module, made[0])
-        if len({id(module) for module in made}) < len(made):
-            raise ValueError("make must return a new module at every call, got one twice")
+        _checks.boolean("shared", shared)
+        made = make_each(make, 1 if shared else levels, VectorQuantizer, _SAME)
+        if made[0].metric != "l2":
+            raise ValueError(
+                f"make must return quantizers with metric='l2', got {made[0].metric!r}"
+            )
         self.quantizers = nn.ModuleList(made)
         self.levels = int(levels)
         self.shared = shared
+        self.embedding_dim = made[0].embedding_dim
+        self.channel_dim = made[0].channel_dim
+        self._code_shape = (self.levels,)
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> VQOutput:
         """Quantizes x by all levels; in training mode also keeps their statistics.
@@ -91,7 +90,7 @@ class ResidualVQ(Quantizer):
 
     def _step(self, x: Tensor, mask: Tensor | None) -> tuple[VQOutput, Learnt]:
         first = self._level(0)
-        channel = first._check(x, mask)
+        channel = self._check(x, mask)
         if self.training:
             self._initialise(x, mask, channel)
             for codebook in self._codebooks():
@@ -119,7 +118,7 @@ class ResidualVQ(Quantizer):
     def encode(self, x: Tensor) -> Tensor:
         """Indices of the codes: int64, (*positions, L). Changes no state."""
         first = self._level(0)
-        channel = first._check(x, None)
+        channel = self._check(x, None)
         options = (channel, False, False, False, first.backend)
         return ops.residual(x, self._stacked(), self._packed(), self.levels, None, *options)[1]
 
@@ -147,7 +146,10 @@ class ResidualVQ(Quantizer):
 
     def init_codebook(self, x: Tensor, mask: Tensor | None = None) -> None:
         """Runs the k-means initialisation of the levels that still lack it, on x, now."""
-        self._initialise(x, mask, self._level(0)._check(x, mask))
+        self._initialise(x, mask, self._check(x, mask))
+
+    def _check(self, x: Tensor, mask: Tensor | None) -> int:
+        return self._level(0)._check(x, mask)
 
     def _level(self, level: int) -> VectorQuantizer:
         module = self.quantizers[0 if self.shared else level]
@@ -213,16 +215,3 @@ class ResidualVQ(Quantizer):
 
     def extra_repr(self) -> str:
         return f"levels={self.levels}, shared={self.shared}"
-
-
-def _check_equal(module: Any, first: Any) -> None:
-    if not isinstance(module, VectorQuantizer):
-        raise TypeError(f"make must return a VectorQuantizer, got {type(module).__name__}")
-    if module.metric != "l2":
-        raise ValueError(f"make must return quantizers with metric='l2', got {module.metric!r}")
-    for name in _SAME:
-        value, expected = getattr(module, name), getattr(first, name)
-        if value != expected:
-            raise ValueError(
-                f"make must return quantizers with equal {name}, got {expected!r} and {value!r}"
-            )

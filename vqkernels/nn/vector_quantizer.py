@@ -8,7 +8,7 @@ from torch import Tensor
 from vqkernels import _checks, functional, ops
 from vqkernels._layout import row_shape
 from vqkernels.distributed import Statistics
-from vqkernels.nn._learned_codebook import LearnedCodebook
+from vqkernels.nn._learned_codebook import DEFAULT_REVIVE, LearnedCodebook
 from vqkernels.nn._quantizer import Learnt, Quantizer
 from vqkernels.options import EMA, Gradient, Revive, Update
 from vqkernels.outputs import VQOutput
@@ -40,8 +40,8 @@ class VectorQuantizer(LearnedCodebook, Quantizer):
         init: "kmeans" (10 iterations on the first training batch), "uniform" in [-1/K, 1/K],
             "normal", or a (K, D) tensor. Until k-means has run, the codebook holds the "normal"
             draw.
-        revive: ``Revive(...)`` replaces dead codes by rows of the batch, None never does. A frozen
-            codebook is never revived.
+        revive: ``Revive(...)`` replaces dead codes by rows of the batch, None never does. With
+            ``update=None`` the default counts as None and any other value is refused.
         channel_dim: dimension of x that holds the D channels: 1 for (B, D, *spatial), -1 for
             (B, T, D).
         backend: "native", "triton", "reference", or None for the first available one.
@@ -63,7 +63,7 @@ class VectorQuantizer(LearnedCodebook, Quantizer):
         estimator: str = "straight_through",
         metric: str = "l2",
         init: str | Tensor = "kmeans",
-        revive: Revive | None = Revive(),  # noqa: B008 (frozen)
+        revive: Revive | None = DEFAULT_REVIVE,
         channel_dim: int = 1,
         backend: str | None = None,
     ) -> None:
