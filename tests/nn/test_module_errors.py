@@ -24,6 +24,11 @@ CONSTRUCTORS: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"update": "ema"}, TypeError, "update must be EMA(...), Gradient(...) or None, got 'ema'"),
     ({"update": vq.EMA}, TypeError, "update must be EMA(...), Gradient(...) or None, got"),
     ({"revive": True}, TypeError, "revive must be Revive(...) or None, got True"),
+    (
+        {"update": None, "revive": vq.Revive()},
+        ValueError,
+        "revive must be None with update=None, which never moves a code, got Revive(threshold=1.0",
+    ),
     ({"estimator": "gumbel"}, ValueError, "estimator must be one of 'straight_through', 'rotatio"),
     ({"metric": "dot"}, ValueError, "metric must be one of 'l2', 'cosine', got 'dot'"),
     ({"init": "zeros"}, ValueError, "init must be one of 'kmeans', 'uniform', 'normal', got"),

@@ -17,21 +17,20 @@ class Projected(Quantizer):
 
         z = W_in x + b_in;    quantized = W_out q(z) + b_out
 
-    Codes of few channels are used more evenly ("factorized codes"). q is any quantizer, which sees z as its x:
-    indices are the exact nearest codes of z, and loss and ``usage.mse`` compare z with them, not x
-    with ``quantized``. x and the four projection parameters get the gradients of plain torch; q's
-    estimator stands for the derivative of q.
+    Codes of few channels are used more evenly ("factorized codes"). q is any quantizer and sees z
+    as its x: indices are the exact nearest codes of z, and loss and ``usage.mse`` compare these
+    two, not x with ``quantized``. Gradients are those of plain torch, with q's estimator for q.
 
     ``Projected(GroupedVQ(make, heads), in_dim)`` is the multi-head quantizer of the field::
 
         heads = vq.nn.GroupedVQ(lambda: vq.nn.VectorQuantizer(1024, 32), groups=8)
         module = vq.nn.Projected(heads, in_dim=512)     # indices (B, *spatial, 8)
 
-    The projections are ordinary ``nn.Linear`` modules, called as such: under autocast z has its
-    dtype and the indices are those of that z; ``.half()`` reaches them, and not the codebooks;
-    where x and the weights differ in dtype without autocast, ``nn.Linear`` raises before any state
-    moves. Its product copies an x whose channels are not neighbours in memory, and ``quantized``
-    comes back with neighbouring channels.
+    The projections are ``nn.Linear`` modules, called as such. Under autocast z has its dtype, and
+    the indices are those of that z. ``.half()`` reaches the projections and not the codebooks.
+    Where x and they differ in dtype, without autocast, ``nn.Linear`` raises before any state
+    moves. Its product copies an x whose channels are not neighbours in memory; those of
+    ``quantized`` are.
 
     Args:
         quantizer: any quantizer of ``vqkernels.nn``; it decides ``channel_dim``.
