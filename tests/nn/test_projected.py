@@ -280,7 +280,7 @@ def test_a_compiled_step_with_lengths_equals_the_eager_one(
         return out
 
     call: Callable[..., Any] = torch.compile(step, backend=counter, fullgraph=True)
-    for number, size in enumerate((15, 15, 17, 23)):
+    for number, size in enumerate((15, 17, 23)):
         g = cases.generator(number)
         leaves = [torch.randn(3, WIDTH, size, generator=g).requires_grad_()]
         leaves.append(leaves[0].detach().clone().requires_grad_())
@@ -291,7 +291,7 @@ def test_a_compiled_step_with_lengths_equals_the_eager_one(
         assert torch.equal(outs[0].quantized, outs[1].quantized)
         assert torch.equal(outs[0].indices, outs[1].indices)
         assert torch.equal(leaves[0].grad, leaves[1].grad)
-        if number == 2:
+        if number == 1:
             settled = counter.frame_count
     assert counter.frame_count == settled
     assert_same_state(module, snapshot(eager))
