@@ -141,8 +141,7 @@ def test_the_first_levels_of_all_groups_are_a_coarser_description() -> None:
 
 
 def test_codebooks_of_unequal_size_count_to_the_largest() -> None:
-    sizes = iter((5, 16, 9))
-    module = vq.nn.GroupedVQ(lambda: quantizer(k=next(sizes), d=PART, init="normal"), GROUPS)
+    module = vq.nn.GroupedVQ([quantizer(k=k, d=PART, init="normal") for k in (5, 16, 9)])
     (x,) = _batches(1)
     out = module(x)
     assert out.usage.counts.shape == (GROUPS, 16)
@@ -241,13 +240,15 @@ def _residual(levels: int) -> vq.nn.ResidualVQ:
 
 ONE = quantizer()
 CONSTRUCTORS: list[tuple[tuple[Any, ...], type[Exception], str]] = [
-    ((3, 2), TypeError, "make must be callable, got 3"),
+    ((3, 2), TypeError, "make must be callable or a sequence of quantizers, got 3"),
     (
         (ONE, 2),
         TypeError,
         "make must be a function that returns a new Quantizer, got a module, VectorQuantizer",
     ),
     ((quantizer, 0), ValueError, "groups must be at least 1, got 0"),
+    (([ONE], 2), ValueError, "make must hold 2 quantizers, got 1"),
+    ((quantizer,), TypeError, "groups must be an integer, got None"),
     ((quantizer, True), TypeError, "groups must be an integer, got True"),
     ((lambda: nn.Linear(2, 2), 2), TypeError, "make must return a Quantizer, got Linear"),
     (
@@ -273,12 +274,12 @@ CONSTRUCTORS: list[tuple[tuple[Any, ...], type[Exception], str]] = [
     (
         (lambda: ONE, 2),
         ValueError,
-        "make must return a new module at every call, got one twice",
+        "make must give every part a new module, got one twice",
     ),
     (
         (lambda: vq.nn.Projected(ONE, 8), 2),
         ValueError,
-        "make must return a new module at every call, got one twice",
+        "make must give every part a new module, got one twice",
     ),
 ]
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
 from torch import Tensor, nn
 
+from vqkernels import _checks
 from vqkernels.distributed import Statistics
 from vqkernels.nn._learned_codebook import LearnedCodebook
 from vqkernels.outputs import VQOutput
@@ -72,21 +73,35 @@ class Quantizer(nn.Module, ABC):
 _Made = TypeVar("_Made", bound=Quantizer)
 
 
+def part_count(name: str, count: int | None, make: Any, shared: bool) -> int:
+    """``count``, which may be None where ``make`` is a sequence."""
+    if count is None and isinstance(make, Sequence) and not shared:
+        count = len(make)
+    _checks.integer_at_least(name, count, 1)
+    assert count is not None
+    return int(count)
+
+
 def make_each(
-    make: Callable[[], _Made], count: int, kind: type[Any], same: Iterable[str]
+    make: Callable[[], _Made] | Sequence[_Made], count: int, kind: type[Any], same: Iterable[str]
 ) -> list[_Made]:
-    """Calls ``make`` for each part of a quantizer: modules that are equal in ``same``.
+    """The parts of a quantizer, called for or as given: modules that are equal in ``same``.
 
     No codebook may be in two of them: it would be stored twice in one step.
     """
-    if not callable(make):
-        raise TypeError(f"make must be callable, got {make!r}")
     if isinstance(make, nn.Module):
         raise TypeError(
             f"make must be a function that returns a new {kind.__name__}, "
             f"got a module, {type(make).__name__}"
         )
-    modules = [make() for _ in range(count)]
+    if isinstance(make, Sequence):
+        if len(make) != count:
+            raise ValueError(f"make must hold {count} quantizers, got {len(make)}")
+        modules = list(make)
+    elif callable(make):
+        modules = [make() for _ in range(count)]
+    else:
+        raise TypeError(f"make must be callable or a sequence of quantizers, got {make!r}")
     for module in modules:
         if not isinstance(module, kind):
             raise TypeError(f"make must return a {kind.__name__}, got {type(module).__name__}")
@@ -94,7 +109,7 @@ def make_each(
             check_equal(name, getattr(modules[0], name), getattr(module, name))
     codebooks = [id(codebook) for module in modules for codebook in module._codebooks()]
     if len(set(codebooks)) < len(codebooks):
-        raise ValueError("make must return a new module at every call, got one twice")
+        raise ValueError("make must give every part a new module, got one twice")
     return modules
 
 

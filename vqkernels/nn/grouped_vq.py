@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from vqkernels import _checks
 from vqkernels._layout import row_shape
 from vqkernels.nn._learned_codebook import LearnedCodebook
-from vqkernels.nn._quantizer import Learnt, Quantizer, check_equal, make_each
+from vqkernels.nn._quantizer import Learnt, Quantizer, check_equal, make_each, part_count
 from vqkernels.outputs import CodeUsage, VQOutput
 
 
@@ -30,9 +30,10 @@ class GroupedVQ(Quantizer):
     rules of the quantizers.
 
     Args:
-        make: called once per group (once in all when shared); returns a new quantizer. They must
-            agree in their width, ``channel_dim`` and the shape of their indices, and may differ in
-            everything else, as in the number of codes.
+        make: called once per group (once in all when shared); returns a new quantizer. Or a
+            sequence of them, one per group, where ``groups`` may be left out. They must agree in
+            their width, ``channel_dim`` and codes per vector, and may differ in everything else,
+            as in the size of the codebook.
         groups: G, at least 1.
         shared: all groups use one quantizer.
 
@@ -46,18 +47,22 @@ class GroupedVQ(Quantizer):
     """
 
     def __init__(
-        self, make: Callable[[], Quantizer], groups: int, *, shared: bool = False
+        self,
+        make: Callable[[], Quantizer] | Sequence[Quantizer],
+        groups: int | None = None,
+        *,
+        shared: bool = False,
     ) -> None:
         super().__init__()
-        _checks.integer_at_least("groups", groups, 1)
         _checks.boolean("shared", shared)
+        groups = part_count("groups", groups, make, shared)
         same = ("embedding_dim", "channel_dim")
         made = make_each(make, 1 if shared else groups, Quantizer, same)
         first = made[0]
         for module in made:
             check_equal("codes per vector", first._code_shape, module._code_shape)
         self.quantizers = nn.ModuleList(made)
-        self.groups = int(groups)
+        self.groups = groups
         self.shared = shared
         self.embedding_dim = self.groups * first.embedding_dim
         self.channel_dim = first.channel_dim
