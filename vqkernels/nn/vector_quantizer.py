@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
 
 from vqkernels import _checks, functional, ops
@@ -44,6 +45,9 @@ class VectorQuantizer(LearnedCodebook, Quantizer):
             codebook is never revived.
         channel_dim: dimension of x that holds the D channels: 1 for (B, D, *spatial), -1 for
             (B, T, D).
+        process_group: the ranks that learn this codebook together, where torch.distributed runs
+            with more than one; None for the default group, a group of one rank for none. Every
+            rank of it runs the same number of training forwards. Kept by its name.
         backend: "native", "triton", "reference", or None for the first available one.
 
     Attributes:
@@ -65,6 +69,7 @@ class VectorQuantizer(LearnedCodebook, Quantizer):
         init: str | Tensor = "kmeans",
         revive: Revive | None = Revive(),  # noqa: B008 (frozen)
         channel_dim: int = 1,
+        process_group: dist.ProcessGroup | None = None,
         backend: str | None = None,
     ) -> None:
         super().__init__(
@@ -74,6 +79,7 @@ class VectorQuantizer(LearnedCodebook, Quantizer):
             metric=metric,
             init=init,
             revive=revive,
+            process_group=process_group,
             backend=backend,
         )
         _checks.at_least("commitment_weight", commitment_weight, 0.0)
@@ -141,7 +147,10 @@ class VectorQuantizer(LearnedCodebook, Quantizer):
         return functional.lookup(indices, codebook, channel_dim=self.channel_dim)
 
     def init_codebook(self, x: Tensor, mask: Tensor | None = None) -> None:
-        """Runs the k-means initialisation on x now; does nothing on an initialised codebook."""
+        """Runs the k-means initialisation on x now; does nothing on an initialised codebook.
+
+        With several ranks it is a collective: on every rank, each with its own x.
+        """
         self._initialise(x, mask, self._check(x, mask))
 
     @property

@@ -1,19 +1,17 @@
 """Op contracts: schema, fake, backend choice and autograd. Importing this registers them all."""
 
+from vqkernels.ops._owners import register
 from vqkernels.ops.advance import advance_
+from vqkernels.ops.all_reduce import all_reduce_
 from vqkernels.ops.code_sums import code_sums
 from vqkernels.ops.ema_update import ema_update_
-from vqkernels.ops.kmeans_step import (
-    kmeans_finish_,
-    kmeans_start_,
-    kmeans_step_,
-    on_initialised,
-)
+from vqkernels.ops.kmeans_step import kmeans_finish_, kmeans_start_, kmeans_step_
 from vqkernels.ops.lookup import Lookup, lookup, lookup_backward
 from vqkernels.ops.nearest_code import nearest_code
 from vqkernels.ops.normalize_codes import NormalizeCodes, normalize_codes
 from vqkernels.ops.observe import observe_
 from vqkernels.ops.prepare import prepare
+from vqkernels.ops.replicate import replicate_
 from vqkernels.ops.residual import residual
 from vqkernels.ops.residual_backward import residual_backward
 from vqkernels.ops.residual_quantize import ResidualQuantize
@@ -29,6 +27,7 @@ __all__ = [
     "ResidualQuantize",
     "VectorQuantize",
     "advance_",
+    "all_reduce_",
     "code_sums",
     "ema_update_",
     "kmeans_finish_",
@@ -39,8 +38,9 @@ __all__ = [
     "nearest_code",
     "normalize_codes",
     "observe_",
-    "on_initialised",
     "prepare",
+    "register",
+    "replicate_",
     "residual",
     "residual_backward",
     "sample_residuals",
