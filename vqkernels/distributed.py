@@ -66,7 +66,7 @@ def resolve(name: str) -> dist.ProcessGroup:
         RuntimeError: this process has none.
     """
     try:
-        return dist.distributed_c10d._resolve_process_group(name)
+        return dist.distributed_c10d._resolve_process_group(name)  # type: ignore[attr-defined,arg-type]
     except (RuntimeError, ValueError, AttributeError) as error:
         raise RuntimeError(
             f"process_group must exist in this process, got one named {name!r} that does not: "

@@ -80,7 +80,7 @@ class LearnedCodebook(FullPrecision):
         # A plain flag beside the buffer, so that the steps after init do not read the device.
         self._init_done = not (isinstance(init, str) and init == "kmeans")
         self.initialised.fill_(int(self._init_done))
-        self._owner_key = ops.register(self)
+        self._owner_key = ops.register_owner(self)
         self._drop_packed()
 
     def _make_state(self, codebook: Tensor) -> None:
@@ -116,8 +116,9 @@ class LearnedCodebook(FullPrecision):
     def train(self, mode: bool = True) -> LearnedCodebook:
         # A Parameter that several ranks hold moves only where all of them are: in a forward.
         # Evaluation on one rank must not revive its codes alone.
-        alone = not isinstance(self.update, Gradient) or self._group is None
-        if self.training and not mode and alone:
+        shared = self._group_name is not None or self._group is not None
+        stays = shared and isinstance(self.update, Gradient)
+        if self.training and not mode and not stays:
             self._advance(self._every)
         super().train(mode)
         return self
@@ -289,7 +290,7 @@ class LearnedCodebook(FullPrecision):
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
         # A copy is told of its own codebook, not of the original's.
-        self._owner_key = ops.register(self)
+        self._owner_key = ops.register_owner(self)
 
     def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
         self._drop_packed()

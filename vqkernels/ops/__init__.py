@@ -1,6 +1,6 @@
 """Op contracts: schema, fake, backend choice and autograd. Importing this registers them all."""
 
-from vqkernels.ops._owners import register
+from vqkernels.ops._owners import register_owner
 from vqkernels.ops.advance import advance_
 from vqkernels.ops.all_reduce import all_reduce_
 from vqkernels.ops.code_sums import code_sums
@@ -39,7 +39,7 @@ __all__ = [
     "normalize_codes",
     "observe_",
     "prepare",
-    "register",
+    "register_owner",
     "replicate_",
     "residual",
     "residual_backward",

@@ -27,7 +27,7 @@ _owners: weakref.WeakValueDictionary[int, Owner] = weakref.WeakValueDictionary()
 _keys = itertools.count()
 
 
-def register(owner: Owner) -> Tensor:
+def register_owner(owner: Owner) -> Tensor:
     """The key under which ops find ``owner``, which is not kept alive.
 
     A tensor: the compiler guards on the value of an int and would compile every module anew.
