@@ -45,7 +45,7 @@ class _Model(nn.Module):
 
     def _region(self, z: Tensor) -> tuple[Tensor, Tensor]:
         out = self.quantizer(z.tanh())
-        return out.quantized * 2.0, out.loss
+        return out.quantized.sin(), out.loss  # the sine needs a recompute up to its input
 
     def forward(self, x: Tensor) -> Tensor:
         z = self.encoder(x)

@@ -132,7 +132,15 @@ def kmeans_sees_the_rows_of_all_ranks() -> None:
 
 
 def kmeans_takes_its_seeds_evenly() -> None:
-    """Fewer rows than codes: all of them are seeds, whichever rank they lie on."""
+    """The ranks' rows are far apart, so that codes stay where their seeds were."""
+    x = parts([40])[RANK] + 1000.0 * RANK
+    module = quantizer(revive=None)
+    module.init_codebook(x)
+    per_rank = (module.codebook.mean(dim=1) / 1000).round().long().bincount(minlength=SIZE)
+    assert (per_rank == K // SIZE).all()
+
+
+def kmeans_starts_from_every_row_when_there_are_few() -> None:
     rows = parts([3, 0, 2])
     everything = torch.cat(rows)
     module = quantizer(revive=None)
@@ -192,6 +200,7 @@ CHECKS = (
     a_step_is_one_collective,
     kmeans_sees_the_rows_of_all_ranks,
     kmeans_takes_its_seeds_evenly,
+    kmeans_starts_from_every_row_when_there_are_few,
     kmeans_is_limited_over_all_ranks_together,
     kmeans_waits_for_the_first_row_on_any_rank,
     revival_draws_the_same_vectors_everywhere,

@@ -92,6 +92,16 @@ def copies_keep_their_group() -> None:
         assert not torch.equal(everyone[RANK ^ 2], twin.codebook)
 
 
+def a_copy_on_one_rank_starts_with_the_others() -> None:
+    """As a trained module that only rank 0 has read from a file: it has met these ranks before."""
+    trained = quantizer()
+    trained(parts([20])[RANK])
+    module = pickle.loads(pickle.dumps(trained)) if RANK == 0 else quantizer(seed=RANK)
+    module(parts([9, 4])[RANK])
+    assert_ranks_equal(module)
+    assert module.clock == 1
+
+
 def a_residual_quantizer_has_one_group() -> None:
     groups = iter([None, PAIR])
     with pytest.raises(ValueError, match="equal process_group"):
@@ -144,6 +154,7 @@ CHECKS = (
     resumed_training_is_the_same_training,
     pairs_of_ranks_learn_their_own_codebooks,
     copies_keep_their_group,
+    a_copy_on_one_rank_starts_with_the_others,
     a_residual_quantizer_has_one_group,
     a_group_of_others_is_refused,
     evaluation_on_one_rank_leaves_the_ranks_alike,
