@@ -15,9 +15,9 @@ from vqkernels.distributed import Group, Statistics
 
 if TYPE_CHECKING:
     from vqkernels.nn._learned_codebook import LearnedCodebook
+    from vqkernels.nn._quantizer import Learnt
 
 
-@torch.no_grad()
 def start_alike(codebooks: Sequence[LearnedCodebook]) -> None:
     """Gives codebooks that have not trained with other ranks yet the state of the first rank.
 
@@ -31,16 +31,16 @@ def start_alike(codebooks: Sequence[LearnedCodebook]) -> None:
     for name, members in waiting.items():
         state = [tensor for member in members for tensor in member._state_but_initialised()]
         initialised = [member.initialised for member in members]
-        ops.replicate_(state, initialised, [member._owner_key for member in members], name)
+        with torch.no_grad():
+            ops.replicate_(state, initialised, [member._owner_key for member in members], name)
 
 
-@torch.no_grad()
-def reduced(
-    learnt: list[tuple[LearnedCodebook, Statistics]],
-) -> list[tuple[LearnedCodebook, Statistics]]:
+def reduced(learnt: Learnt) -> Learnt:
     """``learnt`` summed over ranks: one collective per process group, for all its codebooks."""
     # A frozen codebook keeps nothing, so there is nothing to add up.
-    groups = [None if book.pending_counts is None else book._group for book, _ in learnt]
+    groups = [None if book.update is None else book._group for book, _ in learnt]
+    if not any(groups):
+        return learnt
     result = list(learnt)
     for group in dict.fromkeys(groups):
         if group is None:
@@ -52,6 +52,7 @@ def reduced(
     return result
 
 
+@torch.no_grad()
 def reduce(statistics: list[Statistics], group: Group) -> list[Statistics]:
     """The statistics of all ranks, by one collective."""
     packed = distributed.pack(statistics, group)
