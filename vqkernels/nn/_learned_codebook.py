@@ -119,6 +119,11 @@ class LearnedCodebook(FullPrecision):
     def _every(self) -> int:
         return self.update.every if isinstance(self.update, EMA) else 1
 
+    @property
+    def _own_clock(self) -> Tensor | None:
+        """The clock, where each tick of it moves the codes."""
+        return self.clock if isinstance(self.update, EMA) else None
+
     @torch.no_grad()
     def _advance(self, steps_due: int) -> None:
         if self.cluster_size is None or self.pending_counts is None:

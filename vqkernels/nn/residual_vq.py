@@ -109,6 +109,7 @@ class ResidualVQ(Quantizer):
             channel_dim=channel,
             backend=first.backend,
             statistics=self.training and isinstance(first.update, EMA),
+            clock=first._own_clock,
         )
         if not self.training:
             return out, []

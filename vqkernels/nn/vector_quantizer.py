@@ -112,6 +112,7 @@ class VectorQuantizer(LearnedCodebook, Quantizer):
             channel_dim=channel,
             backend=self.backend,
             statistics=self.training and isinstance(self.update, EMA),
+            clock=self._own_clock,
         )
         if not self.training:
             return out, []

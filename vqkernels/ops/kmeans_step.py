@@ -12,6 +12,8 @@ from __future__ import annotations
 import itertools
 import weakref
 from collections.abc import Callable
+from types import MethodType
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -71,7 +73,7 @@ kmeans_step_ = define(
 )
 
 
-_callbacks: dict[int, weakref.WeakMethod[Callable[[], None]]] = {}
+_callbacks: dict[int, tuple[weakref.ref[Any], Callable[[Any], None]]] = {}
 _keys = itertools.count()
 
 
@@ -80,8 +82,13 @@ def on_initialised(method: Callable[[], None]) -> Tensor:
 
     A tensor: the compiler guards on the value of an int and would compile every module anew.
     """
+    assert isinstance(method, MethodType)
     key = next(_keys)
-    _callbacks[key] = weakref.WeakMethod(method, lambda _: _callbacks.pop(key, None))
+
+    def forget(_: object, callbacks: dict[int, Any] = _callbacks) -> None:
+        callbacks.pop(key, None)  # bound here: at exit this module's names may be gone
+
+    _callbacks[key] = weakref.ref(method.__self__, forget), method.__func__
     return torch.tensor(key, device="cpu")
 
 
@@ -90,10 +97,10 @@ def _finish_impl(initialised: Tensor, found: Tensor, owner: Tensor) -> None:
     for the device, no later one does.
     """
     initialised.copy_(torch.maximum(initialised, (found > 0).to(initialised.dtype)))
-    reference = _callbacks.get(int(owner))
-    callback = None if reference is None else reference()
-    if callback is not None and bool(initialised):
-        callback()
+    reference, callback = _callbacks.get(int(owner), (None, None))
+    module = None if reference is None else reference()
+    if callback is not None and module is not None and bool(initialised):
+        callback(module)
 
 
 kmeans_finish_ = define(
