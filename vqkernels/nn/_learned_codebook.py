@@ -99,6 +99,9 @@ class LearnedCodebook(FullPrecision):
         self.register_buffer("pending_steps", counter.clone())
         self.register_buffer("initialised", counter.clone())
         self.register_buffer("clock", counter.clone())
+        for name in [name for name, value in self._buffers.items() if value is None]:
+            delattr(self, name)  # torch.export counts it among the inputs that the graph has
+            setattr(self, name, None)
 
     def flush(self) -> None:
         """Moves the codebook by whatever statistics are pending, due or not."""
