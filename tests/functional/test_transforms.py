@@ -56,7 +56,7 @@ def test_a_compiled_transform_is_refused_too() -> None:
         backend="eager",
         fullgraph=True,
     )
-    with pytest.raises(Exception, match="must not be inside a torch.func transform"):
+    with pytest.raises(Exception, match=r"must not be inside a torch\.func transform"):
         call(batches(1)[0])
 
 

