@@ -16,7 +16,7 @@ from vqkernels.functional import (
     nearest_code,
     vector_quantize,
 )
-from vqkernels.options import EMA, Gradient, Revive
+from vqkernels.options import EMA, Gradient, LevelDropout, Revive
 from vqkernels.outputs import CodeSums, CodeUsage, NearestCode, VQOutput
 
 __all__ = [
@@ -25,6 +25,7 @@ __all__ = [
     "CodeUsage",
     "Explanation",
     "Gradient",
+    "LevelDropout",
     "NearestCode",
     "PreparedCodebook",
     "Revive",

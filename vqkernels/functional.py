@@ -195,13 +195,13 @@ def quantize_with_sums(
     channel_dim: int,
     backend: str | None,
     statistics: bool,
-    clock: Tensor | None = None,
+    moves: Tensor | None = None,
 ) -> tuple[VQOutput, Tensor]:
     """``vector_quantize`` on checked arguments, and the (K, D) sums per code.
 
     For modules, which check before they move any state and need not do it twice. ``channel_dim``
-    is not negative here, and ``parts`` are as in ``search``. ``clock`` belongs to a codebook that
-    moves by itself; compiled code has no place to keep it.
+    is not negative here, and ``parts`` are as in ``search``. ``moves`` counts the moves
+    of a codebook that moves by itself; compiled code has no place to keep it.
     """
     codes = ops.NormalizeCodes.apply(codebook) if metric == "cosine" else codebook
     quantized, loss, indices, mse, counts, sums = ops.VectorQuantize.apply(
@@ -216,7 +216,7 @@ def quantize_with_sums(
         channel_dim,
         statistics,
         backend,
-        None if torch.compiler.is_compiling() else clock,
+        None if torch.compiler.is_compiling() else moves,
     )
     return VQOutput(quantized, indices, loss, CodeUsage(counts, mse)), sums
 

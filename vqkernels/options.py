@@ -50,9 +50,14 @@ class Revive:
     A code is dead when its EMA count of rows per update is below ``threshold``, or below a
     quarter of the mean count where that is smaller: with fewer rows than codes in a batch, no
     code could reach an absolute threshold and all of them would be replaced at once.
+    It is dead, too, when the codebook has taken ``age`` rows per code since the code was last
+    chosen: with uniform use a code waits that long with probability exp(-age), whatever the batch
+    size, and this limit does not wait until a moving average has forgotten.
 
     Args:
         threshold: EMA count, in rows per update, under which a code is dead; above 0.
+        age: rows per code after which an idle code is dead, above 0; None leaves it to
+            ``threshold`` alone.
         every: codebook updates between two checks.
         candidates: rows kept from each batch; the j-th dead code takes candidate j modulo the
             number of candidates.
@@ -61,15 +66,48 @@ class Revive:
     """
 
     threshold: float = 1.0
+    age: float | None = 100.0
     every: int = 1
     candidates: int = 256
     seed: int = 0
 
     def __post_init__(self) -> None:
         _checks.above("Revive.threshold", self.threshold, 0.0)
+        if self.age is not None:
+            _checks.above("Revive.age", self.age, 0.0)
         _checks.integer_at_least("Revive.every", self.every, 1)
         _checks.integer_at_least("Revive.candidates", self.candidates, 1)
         _checks.integer_at_least("Revive.seed", self.seed, 0)
+
+
+@dataclass(frozen=True)
+class LevelDropout:
+    """Quantizer dropout: in training, examples keep fewer levels of a residual quantizer.
+
+    One model then serves every bitrate (Zeghidour et al. 2021, arXiv 2107.03312, section III-C).
+    The examples that are not drawn keep all levels, which keeps the quality of the full bitrate
+    (Kumar et al. 2023, arXiv 2306.06546, with ``probability=0.5``).
+
+    Args:
+        probability: with which an example, an element of the batch, is drawn; above 0, at most 1.
+        keep: fewest levels that a drawn example keeps. Their number is one of keep, ..., L, all
+            equally likely.
+        multiple_of: the number is rounded up to a multiple of it, and to L at most.
+        seed: seed of the counter-based hash that draws. torch's generators are neither read nor
+            advanced. Processes that train on different data should each have their own.
+    """
+
+    probability: float = 1.0
+    keep: int = 1
+    multiple_of: int = 1
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        _checks.above("LevelDropout.probability", self.probability, 0.0)
+        _checks.in_range("LevelDropout.probability", self.probability, 0.0, 1.0)
+        _checks.integer_at_least("LevelDropout.keep", self.keep, 1)
+        _checks.integer_at_least("LevelDropout.multiple_of", self.multiple_of, 1)
+        _checks.integer_at_least("LevelDropout.seed", self.seed, 0)
 
 
 Update = EMA | Gradient | None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -34,10 +35,10 @@ def _quantize(dim: int, dtype: torch.dtype = torch.float32, **options: str) -> N
     (out.quantized.sum() + out.loss).backward()
 
 
-def _step(dim: int) -> None:
+def _step(dim: int, **options: Any) -> None:
     """Forward with statistics, backward, and the update of the codebook."""
     x, codebook = _pair(dim)
-    module = vq.nn.VectorQuantizer(*codebook.shape, init=codebook, backend="triton")
+    module = vq.nn.VectorQuantizer(*codebook.shape, init=codebook, backend="triton", **options)
     out = module(x.requires_grad_())
     (out.quantized.sum() + out.loss).backward()
     module.flush()
@@ -81,6 +82,9 @@ CALLS: dict[str, Callable[[], None]] = {
     "quantize D=64 rotation": lambda: _quantize(64, estimator="rotation"),
     "quantize D=256": lambda: _quantize(256),
     "step D=64": lambda: _step(64),
+    "step D=64 cosine, some codes frozen": lambda: _step(
+        64, metric="cosine", frozen=torch.arange(_CODES[64]) < 2
+    ),
     "residual D=128": lambda: _residual(128),
     "lookup D=64": lambda: _lookup(64),
     "code sums D=64": lambda: _code_sums(64),

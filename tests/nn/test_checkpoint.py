@@ -109,7 +109,7 @@ REFUSING = {
 
 @pytest.mark.parametrize("make", REFUSING.values(), ids=REFUSING)
 def test_a_recompute_with_a_moved_codebook_is_refused(make: Callable[[], nn.Module]) -> None:
-    message = r"EMA\(every=...\) must be .* update 3 came between a forward, which saw update 2"
+    message = r"got one with 1 moves since; .* need EMA\(every=...\) of that number"
     with pytest.raises(RuntimeError, match=message):
         _two_forwards(make()).backward()
 
@@ -119,12 +119,32 @@ def test_a_codebook_that_moves_on_leaving_training_mode_is_noticed_too() -> None
     (x,) = batches(1)
     out = checkpoint(lambda x: module(x).quantized, x.requires_grad_(), use_reentrant=False)
     module.eval()
-    with pytest.raises(RuntimeError, match="came between a forward"):
+    with pytest.raises(RuntimeError, match="with 1 moves since"):
         out.sum().backward()
 
 
-@pytest.mark.parametrize("update", [vq.EMA(every=4), None], ids=str)
-def test_a_codebook_that_has_not_moved_is_not_refused(update: vq.EMA | None) -> None:
+@pytest.mark.parametrize(("dead", "levels"), [(False, 0), (True, 0), (True, 2)])
+def test_a_revival_between_forward_and_recompute_is_refused(dead: bool, levels: int) -> None:
+    """A Gradient codebook moves by itself only then."""
+    init = torch.cat([x[:8] for x in batches(2)])  # every code is chosen in turn
+    init[3] += 100.0 if dead else 0.0
+    revive = vq.Revive(threshold=1e-9, age=8, every=3)  # at the second of the two forwards
+
+    def make() -> vq.nn.VectorQuantizer:
+        return quantizer(update=vq.Gradient(), init=init, revive=revive)
+
+    loss = _two_forwards(make() if not levels else vq.nn.ResidualVQ(make, levels))
+    if dead:
+        with pytest.raises(RuntimeError, match=r"or with Gradient\(...\) revive=None"):
+            loss.backward()
+    else:
+        loss.backward()
+
+
+@pytest.mark.parametrize("update", [vq.EMA(every=4), vq.Gradient(), None], ids=str)
+def test_a_codebook_that_has_not_moved_is_not_refused(
+    update: vq.EMA | vq.Gradient | None,
+) -> None:
     plain, module = quantizer(update=update), quantizer(update=update)
     _two_forwards(module).backward()
     for x in batches(2) * 2:

@@ -42,12 +42,19 @@ class VectorQuantizer(LearnedCodebook, Quantizer):
             draw.
         revive: ``Revive(...)`` replaces dead codes by rows of the batch, None never does. A frozen
             codebook is never revived.
+        frozen: bool (K,), True for codes that never move: not by an update, not by k-means, not by
+            revival. They are chosen and counted like the others. With a drawn ``init`` they keep
+            what was drawn, or what is written into ``codebook``. With ``Gradient`` their gradient
+            is zero; an optimizer with weight decay must leave the codebook out of it.
         channel_dim: dimension of x that holds the D channels: 1 for (B, D, *spatial), -1 for
             (B, T, D).
         backend: "native", "triton", "reference", or None for the first available one.
 
     Attributes:
         codebook: (K, D) float32, a Parameter with ``Gradient`` and a buffer otherwise.
+        idle: (K,) int64, rows that the codebook has taken since each code was last chosen; None
+            with ``update=None``.
+        revived: () int64, codes revived so far; None with ``update=None``.
 
     Raises:
         TypeError, ValueError: an argument breaks its contract.
@@ -64,6 +71,7 @@ class VectorQuantizer(LearnedCodebook, Quantizer):
         metric: str = "l2",
         init: str | Tensor = "kmeans",
         revive: Revive | None = Revive(),  # noqa: B008 (frozen)
+        frozen: Tensor | None = None,
         channel_dim: int = 1,
         backend: str | None = None,
     ) -> None:
@@ -74,6 +82,7 @@ class VectorQuantizer(LearnedCodebook, Quantizer):
             metric=metric,
             init=init,
             revive=revive,
+            frozen=frozen,
             backend=backend,
         )
         _checks.at_least("commitment_weight", commitment_weight, 0.0)
@@ -102,7 +111,7 @@ class VectorQuantizer(LearnedCodebook, Quantizer):
             self._begin(x, mask, channel)
         out, sums = functional.quantize_with_sums(
             x,
-            self.codebook,
+            self._codes,
             self._packed(),
             commitment_weight=self.commitment_weight,
             codebook_weight=self._codebook_weight,
@@ -112,7 +121,7 @@ class VectorQuantizer(LearnedCodebook, Quantizer):
             channel_dim=channel,
             backend=self.backend,
             statistics=self.training and isinstance(self.update, EMA),
-            clock=self._own_clock,
+            moves=self._moves,
         )
         if not self.training:
             return out, []
@@ -136,7 +145,7 @@ class VectorQuantizer(LearnedCodebook, Quantizer):
         Until the codebook moves this equals ``forward(x).quantized`` at valid positions, up to the
         rounding to x's dtype. Differentiable in a ``Gradient`` codebook.
         """
-        codebook = self.codebook
+        codebook = self._codes
         if self.metric == "cosine":
             codebook = ops.NormalizeCodes.apply(codebook)
         return functional.lookup(indices, codebook, channel_dim=self.channel_dim)

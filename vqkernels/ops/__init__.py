@@ -2,6 +2,7 @@
 
 from vqkernels.ops.advance import advance_
 from vqkernels.ops.code_sums import code_sums
+from vqkernels.ops.draw_levels import draw_levels_
 from vqkernels.ops.ema_update import ema_update_
 from vqkernels.ops.kmeans_step import (
     kmeans_finish_,
@@ -30,6 +31,7 @@ __all__ = [
     "VectorQuantize",
     "advance_",
     "code_sums",
+    "draw_levels_",
     "ema_update_",
     "kmeans_finish_",
     "kmeans_start_",

@@ -7,30 +7,30 @@ from typing import Any
 from torch import Tensor
 
 
-def keep_clock(ctx: Any, clock: Tensor | None) -> Tensor | None:
-    """The clock of the codebook at this forward, to be saved as the last tensor for the backward.
+def keep_moves(ctx: Any, moves: Tensor | None) -> Tensor | None:
+    """How often the codebook has moved at this forward, to be saved as the last tensor.
 
     A copy also stays on ``ctx``: a non-reentrant checkpoint runs the backward of the first
     ``ctx`` on what the recompute has saved, so that the two are those of different forwards.
     """
-    ctx.clock = clock.clone() if clock is not None and ctx.needs_input_grad[0] else None
-    return ctx.clock
+    ctx.moves = moves.clone() if moves is not None and ctx.needs_input_grad[0] else None
+    return ctx.moves
 
 
-def unless_moved(ctx: Any, grad_x: Tensor, clock: Tensor | None) -> Tensor:
-    """The gradient, if the codebook is that of the first forward; ``clock`` is the saved one.
+def unless_moved(ctx: Any, grad_x: Tensor, moves: Tensor | None) -> Tensor:
+    """The gradient, if the codebook is that of the first forward; ``moves`` is what was saved.
 
-    Raises RuntimeError where it is not. Where reading the clock would stall a device, the gradient
-    becomes NaN instead.
+    Raises RuntimeError where it is not. Where reading the number would stall a device, the
+    gradient becomes NaN instead.
     """
-    if clock is None or ctx.clock is None or clock is ctx.clock:
+    if moves is None or ctx.moves is None or moves is ctx.moves:
         return grad_x
-    if clock.device.type != "cpu":
-        return grad_x.masked_fill(clock != ctx.clock, float("nan"))
-    if clock != ctx.clock:
+    if moves.device.type != "cpu":
+        return grad_x.masked_fill(moves != ctx.moves, float("nan"))
+    if moves != ctx.moves:
         raise RuntimeError(
-            "EMA(every=...) must be at least the number of checkpointed forwards per backward, "
-            f"got fewer: codebook update {int(clock)} came between a forward, which saw update "
-            f"{int(ctx.clock)}, and its recompute"
+            "a recompute must see the codebook of its checkpointed forward, got one with "
+            f"{int(moves - ctx.moves)} moves since; several forwards per backward need "
+            "EMA(every=...) of that number, or with Gradient(...) revive=None"
         )
     return grad_x

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
-from vqkernels.ops._recompute import keep_clock, unless_moved
+from vqkernels.ops._recompute import keep_moves, unless_moved
 from vqkernels.ops.residual import residual
 from vqkernels.ops.residual_backward import residual_backward
 
@@ -17,10 +17,10 @@ from vqkernels.ops.residual_backward import residual_backward
 class ResidualQuantize(Function):
     """(x, codebooks) -> (quantized, loss, indices, mse, counts, sums).
 
-    quantized and loss are differentiable in x; loss also in the codebooks. Saved are the indices
+    quantized and loss are differentiable in x; loss also in the codebooks. Saved are the mask
     and two sums, over the levels and over the rows of a code, of what the levels leave of x: no
     copy of x per level, and no codebook, which may move before the backward. The rotation also
-    needs x and the unrounded sum of its codes. ``clock`` is as in ``VectorQuantize``.
+    needs x and the unrounded sum of its codes. ``moves`` is as in ``VectorQuantize``.
     """
 
     @staticmethod
@@ -31,6 +31,7 @@ class ResidualQuantize(Function):
         prepared: list[Tensor] | None,
         levels: int,
         mask: Tensor | None,
+        kept: Tensor | None,
         estimator: str,
         commitment_weight: float,
         codebook_weight: float,
@@ -39,7 +40,7 @@ class ResidualQuantize(Function):
         need_x: bool,
         need_codebooks: bool,
         backend: str | None,
-        clock: Tensor | None,
+        moves: Tensor | None,
     ) -> tuple[Tensor, ...]:
         rows, indices, mse, counts, sums, remainder, code_remainders = residual(
             x,
@@ -47,6 +48,7 @@ class ResidualQuantize(Function):
             prepared,
             levels,
             mask,
+            kept,
             channel_dim,
             statistics,
             need_x,
@@ -56,9 +58,10 @@ class ResidualQuantize(Function):
         quantized = rows.to(x.dtype)
         loss = mse.sum(dtype=torch.float64).to(mse.dtype) * (commitment_weight + codebook_weight)
         turned = (x, rows) if estimator == "rotation" and need_x else (None, None)
-        kept = (remainder, code_remainders, indices, keep_clock(ctx, clock))
-        ctx.save_for_backward(*turned, *kept)
+        saved = (*turned, remainder, code_remainders, mask, keep_moves(ctx, moves))
+        ctx.save_for_backward(*saved)
         ctx.options = (
+            indices.numel() // levels,
             codebooks.shape[0] != levels,
             estimator,
             commitment_weight,
@@ -78,8 +81,8 @@ class ResidualQuantize(Function):
         grad_quantized, grad_loss = grads[:2]
         need_x, need_codebooks = ctx.needs_input_grad[:2]
         if grad_quantized is None and grad_loss is None:
-            return (None,) * 14
-        *saved, clock = ctx.saved_tensors
+            return (None,) * 15
+        *saved, moves = ctx.saved_tensors
         grad_x, grad_codebooks = residual_backward(
             grad_quantized,
             grad_loss,
@@ -90,7 +93,7 @@ class ResidualQuantize(Function):
             ctx.backend,
         )
         return (
-            unless_moved(ctx, grad_x, clock) if need_x else None,
+            unless_moved(ctx, grad_x, moves) if need_x else None,
             grad_codebooks.to(ctx.codebook_dtype) if need_codebooks else None,
-            *(None,) * 12,
+            *(None,) * 13,
         )

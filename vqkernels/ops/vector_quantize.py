@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
-from vqkernels.ops._recompute import keep_clock, unless_moved
+from vqkernels.ops._recompute import keep_moves, unless_moved
 from vqkernels.ops.vq_backward import vq_backward
 from vqkernels.ops.vq_forward import vq_forward
 
@@ -18,7 +18,7 @@ class VectorQuantize(Function):
 
     quantized and loss are differentiable in x; loss also in the codebook. Saved are x, the chosen
     rows and the indices, never the codebook: a buffer that moves between two forwards and one
-    backward would otherwise invalidate the graph. ``clock`` counts the moves of a codebook that
+    backward would otherwise invalidate the graph. ``moves`` counts the moves of a codebook that
     moves by itself, else it is None: a recompute with a moved codebook is refused.
     """
 
@@ -36,14 +36,14 @@ class VectorQuantize(Function):
         channel_dim: int,
         statistics: bool,
         backend: str | None,
-        clock: Tensor | None,
+        moves: Tensor | None,
     ) -> tuple[Tensor, ...]:
         rows, indices, mse, counts, sums = vq_forward(
             x, codebook, prepared, mask, metric, channel_dim, statistics, backend
         )
         quantized = rows.to(x.dtype)
         loss = mse * (commitment_weight + codebook_weight)
-        ctx.save_for_backward(x, rows, indices, keep_clock(ctx, clock))
+        ctx.save_for_backward(x, rows, indices, keep_moves(ctx, moves))
         ctx.options = (
             codebook.shape[0],
             metric,
@@ -65,7 +65,7 @@ class VectorQuantize(Function):
         need_x, need_codebook = ctx.needs_input_grad[:2]
         if grad_quantized is None and grad_loss is None:
             return (None,) * 12
-        *saved, clock = ctx.saved_tensors
+        *saved, moves = ctx.saved_tensors
         grad_x, grad_codebook = vq_backward(
             grad_quantized,
             grad_loss,
@@ -76,7 +76,7 @@ class VectorQuantize(Function):
             ctx.backend,
         )
         return (
-            unless_moved(ctx, grad_x, clock) if need_x else None,
+            unless_moved(ctx, grad_x, moves) if need_x else None,
             grad_codebook.to(ctx.codebook_dtype) if need_codebook else None,
             *(None,) * 10,
         )

@@ -34,7 +34,7 @@ def vq_forward(
     after = Assignment(x, indices.numel(), mse, channel_dim)
     rows = indices.view(-1)
     keys, inverse_norms = after.level(
-        *(0, x, codebook.contiguous(), mask, rows, rows, quantized), unit=metric == "cosine"
+        *(0, x, codebook.contiguous(), mask, None, rows, rows, quantized), unit=metric == "cosine"
     )
     after.finish()
     runs = find_runs(keys, k)
