@@ -66,6 +66,12 @@ def one_of(name: str, value: Any, allowed: Collection[str]) -> None:
 
 
 def tensor(name: str, value: Any) -> None:
+    """A tensor outside of torch.func: every public function checks its arguments with this."""
+    if torch._C._are_functorch_transforms_active():
+        raise RuntimeError(
+            f"{name} must not be inside a torch.func transform (grad, vmap, jvp, ...): the ops "
+            "of vqkernels have no rules for them, use torch.autograd; got a call inside one"
+        )
     if not isinstance(value, Tensor):
         raise TypeError(f"{name} must be a torch.Tensor, got {type(value).__name__}")
 

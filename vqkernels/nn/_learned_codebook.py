@@ -127,6 +127,9 @@ class LearnedCodebook(FullPrecision):
         if frozen is not None:
             frozen = frozen.detach().to(codebook.device, torch.int64, copy=True)
         self.register_buffer("frozen", frozen)
+        for name in [name for name, value in self._buffers.items() if value is None]:
+            delattr(self, name)  # torch.export counts it among the inputs that the graph has
+            setattr(self, name, None)
 
     def flush(self) -> None:
         """Moves the codebook by whatever statistics are pending, due or not."""
@@ -157,6 +160,13 @@ class LearnedCodebook(FullPrecision):
     @property
     def _every(self) -> int:
         return self.update.every if isinstance(self.update, EMA) else 1
+
+    @property
+    def _moves(self) -> Tensor | None:
+        """What counts the moves that the codes make by themselves; None if they make none."""
+        if isinstance(self.update, EMA):
+            return self.clock
+        return None if self.revive is None else self.revived
 
     @torch.no_grad()
     def _advance(self, steps_due: int) -> None:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from vqkernels import _checks
 from vqkernels.distributed import Statistics
 from vqkernels.nn import _ranks
+from vqkernels.nn._full_precision import FullPrecision
 from vqkernels.nn._learned_codebook import LearnedCodebook
 from vqkernels.outputs import VQOutput
 
@@ -70,6 +71,18 @@ class Quantizer(nn.Module, ABC):
         """Moves the codebooks by whatever statistics are pending, due or not."""
         for codebook in self._codebooks():
             codebook._advance(1)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
+        """All codebooks or none: torch loads child by child, and would stop half way."""
+        misfits = [
+            problem
+            for name, module in self.named_modules(prefix=prefix.rstrip("."))
+            if module is not self and isinstance(module, FullPrecision)
+            for problem in module._misfits(state_dict, f"{name}.")
+        ]
+        if misfits:
+            raise RuntimeError("; ".join(misfits))
+        super()._load_from_state_dict(state_dict, prefix, *rest)
 
 
 _Made = TypeVar("_Made", bound=Quantizer)

@@ -140,6 +140,7 @@ class ResidualVQ(FullPrecision, Quantizer):
             channel_dim=channel,
             backend=first.backend,
             statistics=self.training and isinstance(first.update, EMA),
+            moves=self._moves(),
         )
         if not self.training:
             return out, []
@@ -195,6 +196,14 @@ class ResidualVQ(FullPrecision, Quantizer):
     def _stacked(self) -> Tensor:
         """(L, K, D), or (1, K, D) when shared; K is the largest."""
         return stack_codebooks([level._codes for level in self._codebooks()])
+
+    def _moves(self) -> Tensor | None:
+        """As of one codebook. Level 0 meets every row, so no level moves without it."""
+        first = self._level(0)
+        if first.revive is None or isinstance(first.update, EMA):
+            return first._moves
+        revived = [level._moves for level in self._codebooks() if level._moves is not None]
+        return torch.stack(revived).sum()
 
     def _packed(self) -> list[Tensor] | None:
         if len({level.num_embeddings for level in self._codebooks()}) > 1:

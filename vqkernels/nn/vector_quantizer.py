@@ -30,7 +30,9 @@ class VectorQuantizer(LearnedCodebook, Quantizer):
     ``flush()``, and so does leaving training mode when an update is due. Until then
     ``decode(out.indices)`` reproduces ``out.quantized``, and a checkpointed region recomputes with
     the same codebook, provided that its backward comes before the next training forward: several
-    checkpointed forwards per backward need ``EMA(every=...)`` of that number.
+    checkpointed forwards per backward need ``EMA(every=...)`` of that number. A non-reentrant
+    checkpoint that recomputes with a moved codebook raises RuntimeError (on CUDA its gradient is
+    NaN); a re-entrant one, or one around a compiled region, cannot notice.
     Training mode alone decides whether statistics are kept, as in BatchNorm.
 
     The codebook and its statistics are float32 and stay so through ``.half()``, ``.to(dtype)``,
@@ -164,6 +166,7 @@ class VectorQuantizer(LearnedCodebook, Quantizer):
             self._packed(),
             statistics=self.training and isinstance(self.update, EMA),
             chosen=self._draw(x, mask, channel),
+            moves=self._moves,
             **options,
         )
 
