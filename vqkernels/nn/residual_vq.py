@@ -85,6 +85,12 @@ class ResidualVQ(FullPrecision, Quantizer):
             raise ValueError(
                 f"make must return quantizers with metric='l2', got {made[0].metric!r}"
             )
+        for module in made:
+            if module.assign is not None:
+                raise ValueError(
+                    "make must return quantizers with assign=None for ResidualVQ, "
+                    f"got {module.assign!r}"
+                )
         _check_dropout(dropout, levels)
         self.quantizers = nn.ModuleList(made)
         self.levels = levels
