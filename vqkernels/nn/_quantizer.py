@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from vqkernels import _checks
 from vqkernels.distributed import Statistics
+from vqkernels.nn import _ranks
 from vqkernels.nn._learned_codebook import LearnedCodebook
 from vqkernels.options import TopK
 from vqkernels.outputs import VQOutput
@@ -21,7 +22,8 @@ class Quantizer(nn.Module, ABC):
     """A step, and the one place where what it has learnt is stored.
 
     A quantizer that is made of others runs their steps, not their forwards: however they are
-    nested, the statistics of all codebooks come together in the outermost forward.
+    nested, the statistics of all codebooks come together in the outermost forward, and are added
+    up over the ranks in one collective.
 
     Attributes:
         embedding_dim: size of x along ``channel_dim``.
@@ -66,7 +68,7 @@ class Quantizer(nn.Module, ABC):
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> VQOutput:
         out, learnt = self._step(x, mask)
-        for codebook, statistics in learnt:
+        for codebook, statistics in _ranks.reduced(learnt):
             codebook._store(statistics)
         return out
 

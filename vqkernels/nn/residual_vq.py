@@ -12,6 +12,7 @@ from vqkernels import _checks, functional, ops
 from vqkernels._layout import row_shape
 from vqkernels._residual_quantize import residual_with_sums, stack_codebooks
 from vqkernels.distributed import Statistics
+from vqkernels.nn import _ranks
 from vqkernels.nn._full_precision import FullPrecision
 from vqkernels.nn._learned_codebook import LearnedCodebook
 from vqkernels.nn._quantizer import Learnt, Quantizer, make_each, part_count
@@ -28,6 +29,7 @@ _SAME = (
     "metric",
     "revive",
     "channel_dim",
+    "process_group",
     "backend",
 )
 
@@ -202,12 +204,14 @@ class ResidualVQ(FullPrecision, Quantizer):
 
     @torch.no_grad()
     def _initialise(self, x: Tensor, mask: Tensor | None, channel: int) -> None:
-        left = x.detach()
         modules = self._codebooks()
+        for level in modules:
+            level._refuse_sharding()
+        _ranks.start_alike(modules)
+        left = x.detach()
         for position, level in enumerate(modules):
-            if not level._init_done:
-                level._initialise(left, mask, channel)
-            if all(other._init_done for other in modules[position + 1 :]):
+            level._run_kmeans(left, mask, channel)
+            if not any(other._init_open for other in modules[position + 1 :]):
                 return
             indices = functional.nearest_code(
                 left, level.codebook, channel_dim=channel, backend=level.backend

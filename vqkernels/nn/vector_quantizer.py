@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
 
-from vqkernels import _checks, distributed, functional, ops
+from vqkernels import _checks, functional, ops
 from vqkernels._assign import drawn_codes, quantize_to_many
 from vqkernels._layout import row_shape
 from vqkernels._nearest_codes import search_many
@@ -56,6 +57,9 @@ class VectorQuantizer(LearnedCodebook, Quantizer):
             is zero; an optimizer with weight decay must leave the codebook out of it.
         channel_dim: dimension of x that holds the D channels: 1 for (B, D, *spatial), -1 for
             (B, T, D).
+        process_group: the ranks that learn this codebook together, where torch.distributed runs
+            with more than one; None for the default group, a group of one rank for none. Every
+            rank of it runs the same number of training forwards. Kept by its name.
         backend: "native", "triton", "reference", or None for the first available one.
 
     Attributes:
@@ -85,6 +89,7 @@ class VectorQuantizer(LearnedCodebook, Quantizer):
         assign: Assign = None,
         frozen: Tensor | None = None,
         channel_dim: int = 1,
+        process_group: dist.ProcessGroup | None = None,
         backend: str | None = None,
     ) -> None:
         super().__init__(
@@ -95,6 +100,7 @@ class VectorQuantizer(LearnedCodebook, Quantizer):
             init=init,
             revive=revive,
             frozen=frozen,
+            process_group=process_group,
             backend=backend,
         )
         _checks.at_least("commitment_weight", commitment_weight, 0.0)
@@ -166,13 +172,14 @@ class VectorQuantizer(LearnedCodebook, Quantizer):
         if not (self.training and isinstance(self.assign, Sample)):
             return None
         assert self.draws is not None
+        rank = 0 if self._group is None else self._group.rank
         ops.tick_(self.draws)
         return drawn_codes(
             x,
             self.codebook,
             mask,
             self.draws,
-            seed=self.assign.seed + distributed.own_rank() * _RANK_STRIDE,
+            seed=self.assign.seed + rank * _RANK_STRIDE,
             temperature=float(self.assign.temperature),
             metric=self.metric,
             channel_dim=channel,
@@ -222,7 +229,10 @@ class VectorQuantizer(LearnedCodebook, Quantizer):
         return functional.lookup(indices, codebook, channel_dim=channel)
 
     def init_codebook(self, x: Tensor, mask: Tensor | None = None) -> None:
-        """Runs the k-means initialisation on x now; does nothing on an initialised codebook."""
+        """Runs the k-means initialisation on x now; does nothing on an initialised codebook.
+
+        With several ranks it is a collective: on every rank, each with its own x.
+        """
         self._initialise(x, mask, self._check(x, mask))
 
     @property
