@@ -247,6 +247,11 @@ CONSTRUCTORS: list[tuple[tuple[Any, ...], type[Exception], str]] = [
         "make must be a function that returns a new Quantizer, got a module, VectorQuantizer",
     ),
     ((quantizer, 0), ValueError, "groups must be at least 1, got 0"),
+    (
+        (lambda: quantizer(assign=vq.TopK(2)), 2),
+        ValueError,
+        "make must return quantizers without assign=TopK(...) for GroupedVQ, got TopK(k=2)",
+    ),
     (([ONE], 2), ValueError, "make must hold 2 quantizers, got 1"),
     ((quantizer,), TypeError, "groups must be an integer, got None"),
     ((quantizer, True), TypeError, "groups must be an integer, got True"),

@@ -321,6 +321,11 @@ def test_the_constructor_refuses() -> None:
             "quantizer must be a quantizer of vqkernels.nn, got Linear",
         ),
         (
+            lambda: vq.nn.Projected(quantizer(assign=vq.TopK(2)), 4),
+            ValueError,
+            "quantizer must be one without assign=TopK(...) for Projected, got TopK(k=2)",
+        ),
+        (
             lambda: vq.nn.Projected(made()(), 0),
             ValueError,
             "in_dim must be at least 1, got 0",

@@ -13,6 +13,7 @@ from vqkernels.distributed import Statistics
 from vqkernels.nn import _ranks
 from vqkernels.nn._full_precision import FullPrecision
 from vqkernels.nn._learned_codebook import LearnedCodebook
+from vqkernels.options import TopK
 from vqkernels.outputs import VQOutput
 
 Learnt = list[tuple[LearnedCodebook, Statistics]]
@@ -48,6 +49,11 @@ class Quantizer(nn.Module, ABC):
     @abstractmethod
     def _codebooks(self) -> list[LearnedCodebook]:
         """The codebooks, each once."""
+
+    @property
+    def _many(self) -> TopK | None:
+        """The option that gives every vector several codes, each with a place in ``quantized``."""
+        return None
 
     @abstractmethod
     def encode(self, x: Tensor) -> Tensor:
@@ -132,4 +138,11 @@ def check_equal(name: str, first: Any, other: Any) -> None:
     if first != other:
         raise ValueError(
             f"make must return quantizers with equal {name}, got {first!r} and {other!r}"
+        )
+
+
+def refuse_many(argument: str, module: Quantizer, owner: Quantizer) -> None:
+    if module._many is not None:
+        raise ValueError(
+            f"{argument} without assign=TopK(...) for {type(owner).__name__}, got {module._many!r}"
         )

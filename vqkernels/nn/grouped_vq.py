@@ -10,7 +10,14 @@ from torch import Tensor, nn
 from vqkernels import _checks
 from vqkernels._layout import row_shape
 from vqkernels.nn._learned_codebook import LearnedCodebook
-from vqkernels.nn._quantizer import Learnt, Quantizer, check_equal, make_each, part_count
+from vqkernels.nn._quantizer import (
+    Learnt,
+    Quantizer,
+    check_equal,
+    make_each,
+    part_count,
+    refuse_many,
+)
 from vqkernels.outputs import CodeUsage, VQOutput
 
 
@@ -33,7 +40,8 @@ class GroupedVQ(Quantizer):
         make: called once per group (once in all when shared); returns a new quantizer. Or a
             sequence of them, one per group, where ``groups`` may be left out. They must agree in
             their width, ``channel_dim`` and codes per vector, and may differ in everything else,
-            as in the size of the codebook.
+            as in the size of the codebook. ``TopK`` is refused; with ``Sample`` give each its own
+            seed, or all groups draw with the same uniform numbers.
         groups: G, at least 1.
         shared: all groups use one quantizer.
 
@@ -60,6 +68,7 @@ class GroupedVQ(Quantizer):
         made = make_each(make, 1 if shared else groups, Quantizer, same)
         first = made[0]
         for module in made:
+            refuse_many("make must return quantizers", module, self)
             check_equal("codes per vector", first._code_shape, module._code_shape)
         self.quantizers = nn.ModuleList(made)
         self.groups = groups

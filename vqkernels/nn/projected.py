@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from vqkernels import _checks
 from vqkernels._layout import row_shape
 from vqkernels.nn._learned_codebook import LearnedCodebook
-from vqkernels.nn._quantizer import Learnt, Quantizer
+from vqkernels.nn._quantizer import Learnt, Quantizer, refuse_many
 from vqkernels.outputs import VQOutput
 
 
@@ -33,7 +33,7 @@ class Projected(Quantizer):
     ``quantized`` are.
 
     Args:
-        quantizer: any quantizer of ``vqkernels.nn``; it decides ``channel_dim``.
+        quantizer: any quantizer of ``vqkernels.nn`` without ``TopK``; it decides ``channel_dim``.
         in_dim: channels of x.
         bias: whether the projections have one.
 
@@ -50,6 +50,7 @@ class Projected(Quantizer):
         if not isinstance(quantizer, Quantizer):
             kind = type(quantizer).__name__
             raise TypeError(f"quantizer must be a quantizer of vqkernels.nn, got {kind}")
+        refuse_many("quantizer must be one", quantizer, self)
         _checks.integer_at_least("in_dim", in_dim, 1)
         _checks.boolean("bias", bias)
         self.project_in = nn.Linear(int(in_dim), quantizer.embedding_dim, bias=bias)

@@ -189,6 +189,10 @@ class VectorQuantizer(LearnedCodebook, Quantizer):
             backend=self.backend,
         )
 
+    @property
+    def _many(self) -> TopK | None:
+        return self.assign if isinstance(self.assign, TopK) else None
+
     def _codebooks(self) -> list[LearnedCodebook]:
         return [self]
 
