@@ -82,17 +82,23 @@ def residual_quantize(
     codebook_weight: float = 1.0,
     estimator: str = "straight_through",
     mask: Tensor | None = None,
+    kept: Tensor | None = None,
 ) -> Quantized:
     """``quantize`` level by level on the rows of x (N, D), with the given (N, L) indices.
 
-    One estimator between x and the sum of the codes; losses are added, the rest is stacked.
+    One estimator between x and the sum of the codes; losses are added, the rest is stacked. Row n
+    takes part in the first ``kept[n]`` levels; every mean is over the rows that are not masked.
     """
     keep = torch.ones(len(x), dtype=torch.bool) if mask is None else mask
+    kept = torch.full((len(x),), len(codebooks)) if kept is None else kept
     weights = {"commitment_weight": commitment_weight, "codebook_weight": codebook_weight}
     left, total, levels = x, torch.zeros_like(x), []
-    for chosen, codes in zip(indices.T, codebooks, strict=True):
-        levels.append(quantize(left, codes, indices=chosen, mask=mask, **weights))
-        vectors = codes.detach()[chosen.clamp(min=0)]
+    for number, (chosen, codes) in enumerate(zip(indices.T, codebooks, strict=True)):
+        taking = keep & (kept > number)
+        level = quantize(left, codes, indices=chosen, mask=taking, **weights)
+        share = taking.sum() / keep.sum().clamp(min=1)
+        levels.append(level._replace(loss=level.loss * share, mse=level.mse * share))
+        vectors = torch.where(taking[:, None], codes.detach()[chosen.clamp(min=0)], 0.0)
         left, total = left - vectors, total + vectors
     passed = rotate(x, total) if estimator == "rotation" else x + (total - x).detach()
     return Quantized(

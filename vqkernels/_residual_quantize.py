@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import nan
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from vqkernels import _checks, ops
 from vqkernels._layout import row_shape
@@ -22,6 +24,7 @@ def residual_quantize(
     codebook_weight: float = 1.0,
     estimator: str = "straight_through",
     mask: Tensor | None = None,
+    kept: Tensor | None = None,
     channel_dim: int = 1,
     backend: str | None = None,
 ) -> VQOutput:
@@ -47,7 +50,7 @@ def residual_quantize(
     Args:
         x: (B, D, *spatial); float32, float16 or bfloat16 (float64: reference backend).
             Differentiable.
-        codebooks: (L, K, D), or a sequence of L tensors (K, D), or one (K, D) that all levels
+        codebooks: (L, K, D), or a sequence of L tensors (K_l, D), or one (K, D) that all levels
             share. Floating dtype. Differentiable through the codebook term of the loss. Instead
             of a (K, D) tensor a PreparedCodebook, then for all levels.
         levels: L, at least 1; needed, and only then, when the levels share one codebook.
@@ -56,14 +59,21 @@ def residual_quantize(
         estimator: "straight_through" or "rotation".
         mask: bool, shaped like the positions; False positions return x itself in ``quantized``
             (gradient passes), index -1 at every level, and count nowhere.
+        kept: integers, shaped like the positions: the number of levels, from the first, that a
+            vector takes part in; below 0 is none, L and above all. At the others it has index -1
+            and adds nothing to ``quantized``, the loss and the counts. The mean stays that over
+            N_valid * D at every level, so that the weight of a vector in the loss does not depend
+            on the others. A vector without a level is quantized to 0. As ``mask`` not
+            differentiable, and read on the device only.
         channel_dim: dimension of x that holds the D channels.
         backend: "native", "triton", "reference", or None for the first available one.
 
     Returns:
         VQOutput(quantized, indices, loss, usage): ``indices`` (*positions, L), ``usage.counts``
-        (L, K) and ``usage.mse`` (L,). Ties and exactness are as in ``nearest_code``. A vector with
-        a NaN or an infinity has index 0 at every level, is quantized to NaN and counted nowhere;
-        the same holds, from the next level on, where r_l - c_l overflows float32.
+        (L, K) and ``usage.mse`` (L,). With codebooks of unequal size K is the largest: a smaller
+        one has counts of 0 above its own. Ties and exactness are as in ``nearest_code``. A vector
+        with a NaN or an infinity has index 0 at every level, is quantized to NaN and counted
+        nowhere; the same holds, from the next level on, where r_l - c_l overflows float32.
 
     Raises:
         TypeError, ValueError, RuntimeError: as ``nearest_code``.
@@ -76,6 +86,7 @@ def residual_quantize(
     _checks.at_least("codebook_weight", codebook_weight, 0.0)
     _checks.one_of("estimator", estimator, _checks.ESTIMATORS)
     _checks.mask(mask, x, row_shape(x, channel))
+    _check_kept(kept, x, row_shape(x, channel))
     out, _ = residual_with_sums(
         x,
         stacked,
@@ -85,6 +96,7 @@ def residual_quantize(
         codebook_weight=float(codebook_weight),
         estimator=estimator,
         mask=mask,
+        kept=None if kept is None else kept.long(),
         channel_dim=channel,
         backend=backend,
         statistics=False,
@@ -102,6 +114,7 @@ def residual_with_sums(
     codebook_weight: float,
     estimator: str,
     mask: Tensor | None,
+    kept: Tensor | None,
     channel_dim: int,
     backend: str | None,
     statistics: bool,
@@ -109,7 +122,7 @@ def residual_with_sums(
     """``residual_quantize`` on checked arguments, and the (L, K, D) sums of r_l per code.
 
     ``codebooks`` is (L, K, D), or (1, K, D) when the levels share it; ``parts`` are those of as
-    many PreparedCodebooks, or None.
+    many PreparedCodebooks, or None; ``kept`` is int64.
     """
     learns = torch.is_grad_enabled()
     quantized, loss, indices, mse, counts, sums = ops.ResidualQuantize.apply(
@@ -118,6 +131,7 @@ def residual_with_sums(
         parts,
         levels,
         mask,
+        kept,
         estimator,
         commitment_weight,
         codebook_weight,
@@ -130,10 +144,31 @@ def residual_with_sums(
     return VQOutput(quantized, indices, loss, CodeUsage(counts, mse)), sums
 
 
+def stack_codebooks(books: Sequence[Tensor]) -> Tensor:
+    """(L, K, D) with the largest K. What a smaller one lacks is NaN: such a code never wins."""
+    most = max(book.shape[0] for book in books)
+    return torch.stack(
+        [
+            book
+            if book.shape[0] == most
+            else pad(book, (0, 0, 0, most - book.shape[0]), value=nan)
+            for book in books
+        ]
+    )
+
+
+def _check_kept(kept: Tensor | None, x: Tensor, positions: tuple[int, ...]) -> None:
+    if kept is None:
+        return
+    _checks.integers("kept", kept)
+    _checks.shaped("kept", kept, positions)
+    _checks.same_device("kept", kept, "x", x)
+
+
 def _unprepared(
     codebooks: Tensor | PreparedCodebook | Sequence[Tensor | PreparedCodebook],
 ) -> tuple[Tensor | Sequence[Tensor], list[Tensor] | None]:
-    """The tensors, and what was prepared of them if all were."""
+    """The tensors, and what was prepared of them if all were, as many codes in each."""
     if isinstance(codebooks, Tensor):
         return codebooks, None
     books = [codebooks] if isinstance(codebooks, PreparedCodebook) else codebooks
@@ -146,6 +181,7 @@ def _unprepared(
             raise ValueError(f"codebooks must be prepared for metric='l2', got {book.metric!r}")
     tensors = [book.codebook if isinstance(book, PreparedCodebook) else book for book in books]
     complete = len(prepared) == len(tensors) and all(book.parts for book in prepared)
+    complete = complete and len({len(tensor) for tensor in tensors}) == 1
     parts = [part for book in prepared for part in book.parts] if complete else None
     return tensors[0] if isinstance(codebooks, PreparedCodebook) else tensors, parts or None
 
@@ -183,10 +219,13 @@ def _checked(codebooks: Tensor | Sequence[Tensor]) -> Tensor:
     for level, book in enumerate(codebooks):
         name = f"codebooks[{level}]"
         _checks.codebook(book, name)
-        _checks.shaped(name, book, tuple(first.shape))
+        if book.shape[1] != first.shape[1]:
+            raise ValueError(
+                f"{name} must have shape (K, {first.shape[1]}), got {tuple(book.shape)}"
+            )
         _checks.same_device(name, book, "codebooks[0]", first)
         if book.dtype != first.dtype:
             raise TypeError(
                 f"{name} must have the dtype of codebooks[0] ({first.dtype}), got {book.dtype}"
             )
-    return torch.stack(tuple(codebooks))
+    return stack_codebooks(codebooks)

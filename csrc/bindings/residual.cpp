@@ -18,8 +18,9 @@ int64_t check_levels(int64_t levels) {
 
 void residual(const Rows& x, uintptr_t codebooks, int64_t num_codes, int64_t levels, bool shared,
               const std::vector<std::pair<uintptr_t, int64_t>>& prepared, uintptr_t mask,
-              uintptr_t indices, const Rows& quantized, const Rows* remainder, uintptr_t mse,
-              uintptr_t counts, uintptr_t sums, uintptr_t code_remainders, int threads) {
+              uintptr_t kept, uintptr_t indices, const Rows& quantized, const Rows* remainder,
+              uintptr_t mse, uintptr_t counts, uintptr_t sums, uintptr_t code_remainders,
+              int threads) {
   if (remainder != nullptr) check_rows("remainder", *remainder, x, Dtype::float32);
   const size_t codebook_count = shared ? 1 : size_t(check_levels(levels));
   if (!prepared.empty() && prepared.size() != codebook_count)
@@ -33,6 +34,7 @@ void residual(const Rows& x, uintptr_t codebooks, int64_t num_codes, int64_t lev
                       shared,
                       blocks.empty() ? nullptr : blocks.data(),
                       pointer<const uint8_t>(mask),
+                      pointer<const int64_t>(kept),
                       pointer<int64_t>(indices),
                       check_rows("quantized", quantized, x, Dtype::float32),
                       remainder,
@@ -46,7 +48,7 @@ void residual(const Rows& x, uintptr_t codebooks, int64_t num_codes, int64_t lev
 }
 
 void residual_backward(int estimator, const Rows* x, const Rows* quantized, const Rows* remainder,
-                       uintptr_t code_remainders, uintptr_t indices, int64_t num_rows, int64_t dim,
+                       uintptr_t code_remainders, uintptr_t mask, int64_t num_rows, int64_t dim,
                        int64_t num_codes, int64_t levels, bool shared, const Rows* grad_quantized,
                        uintptr_t grad_loss, double commitment_weight, double codebook_weight,
                        const Rows* grad_x, uintptr_t grad_codebooks, int threads) {
@@ -65,18 +67,20 @@ void residual_backward(int estimator, const Rows* x, const Rows* quantized, cons
       check_rows("quantized", *quantized, *grad_x, Dtype::float32);
     }
   }
-  if (grad_codebooks != 0 && code_remainders == 0)
-    refuse("code_remainders", "be given with grad_codebooks", "0");
+  if (grad_codebooks != 0) {
+    check_levels(levels);
+    if (code_remainders == 0) refuse("code_remainders", "be given with grad_codebooks", "0");
+  }
   const ResidualBackward args{parsed,
                               x,
                               quantized,
                               remainder,
                               pointer<const float>(code_remainders),
-                              pointer<const int64_t>(indices),
+                              pointer<const uint8_t>(mask),
                               num_rows,
                               dim,
                               check_codes(num_codes),
-                              check_levels(levels),
+                              levels,
                               shared,
                               grad_quantized,
                               pointer<const float>(grad_loss),
@@ -93,11 +97,11 @@ void residual_backward(int estimator, const Rows* x, const Rows* quantized, cons
 
 void define_residual(py::module_& m) {
   m.def("residual", &residual, py::arg("x"), py::arg("codebooks"), py::arg("num_codes"),
-        py::arg("levels"), py::arg("shared"), py::arg("prepared"), py::arg("mask"),
+        py::arg("levels"), py::arg("shared"), py::arg("prepared"), py::arg("mask"), py::arg("kept"),
         py::arg("indices"), py::arg("quantized"), py::arg("remainder"), py::arg("mse"),
         py::arg("counts"), py::arg("sums"), py::arg("code_remainders"), py::arg("threads"));
   m.def("residual_backward", &residual_backward, py::arg("estimator"), py::arg("x"),
-        py::arg("quantized"), py::arg("remainder"), py::arg("code_remainders"), py::arg("indices"),
+        py::arg("quantized"), py::arg("remainder"), py::arg("code_remainders"), py::arg("mask"),
         py::arg("num_rows"), py::arg("dim"), py::arg("num_codes"), py::arg("levels"),
         py::arg("shared"), py::arg("grad_quantized"), py::arg("grad_loss"),
         py::arg("commitment_weight"), py::arg("codebook_weight"), py::arg("grad_x"),

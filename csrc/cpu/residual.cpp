@@ -58,12 +58,12 @@ class Searches {
 // One worker's memory.
 struct Workspace {
   float* scratch;      // for Search::assign
-  float* tile;         // (block, padded(D)) the residuals of the unmasked rows, packed to the front
+  float* tile;         // (block, padded(D)) residuals of the rows of the level, packed to the front
   float* quantized;    // (block, padded(D))
   float* remainder;    // (block, padded(D))
   float* code;         // (padded(D),) of one row
-  int64_t* indices;    // (block,) of the unmasked rows
-  int64_t* positions;  // (block,) where in the block each unmasked row stands
+  int64_t* indices;    // (block,) of the packed rows
+  int64_t* positions;  // (block,) where in the block each packed row stands
   uint8_t* finite;     // (block,)
 };
 
@@ -117,15 +117,15 @@ double subtract_code(const float* code, int64_t width, float* __restrict residua
 }
 
 void process_level(const Residual& args, const Search& search, int64_t level, int64_t first,
-                   int64_t kept, const LevelRows& rows, const Workspace& w) {
+                   int64_t taking, const LevelRows& rows, const Workspace& w) {
   const int64_t dim = args.x.dim, width = padded(dim);
   const float* codes = args.codebooks + (args.shared ? 0 : level * args.num_codes * dim);
   const int64_t block = search.block_rows();
-  for (int64_t r = 0; r < kept; r += block)
-    search.assign(w.tile + r * width, kept - r < block ? kept - r : block, w.scratch, w.indices + r,
-                  nullptr, w.finite + r);
-  for (int64_t r = 0; r < kept; ++r) {
-    if (r + 2 < kept) prefetch(codes + w.indices[r + 2] * dim, dim);
+  for (int64_t r = 0; r < taking; r += block)
+    search.assign(w.tile + r * width, taking - r < block ? taking - r : block, w.scratch,
+                  w.indices + r, nullptr, w.finite + r);
+  for (int64_t r = 0; r < taking; ++r) {
+    if (r + 2 < taking) prefetch(codes + w.indices[r + 2] * dim, dim);
     const int64_t row = first + w.positions[r], at = w.positions[r] * width;
     const bool finite = w.finite[r] != 0;
     args.indices[row * args.levels + level] = w.indices[r];
@@ -139,12 +139,33 @@ void process_level(const Residual& args, const Search& search, int64_t level, in
   }
 }
 
-void leave_masked_out(const Residual& args, int64_t row, float* remainder, const LevelRows& rows) {
-  fill(0.0f, remainder, padded(args.x.dim));
-  for (int64_t level = 0; level < args.levels; ++level) {
+// Leaves a row out of the levels from `level` on.
+void leave_out(const Residual& args, int64_t row, int64_t level, float* remainder,
+               const LevelRows& rows) {
+  if (level == 0) fill(0.0f, remainder, padded(args.x.dim));
+  for (; level < args.levels; ++level) {
     args.indices[row * args.levels + level] = -1;
     rows.errors[level * rows.errors_stride + row] = 0.0;
   }
+}
+
+// Leaves out the packed rows that end before this level and packs the others again. Returns how
+// many these are.
+int64_t drop_ended(const Residual& args, int64_t level, int64_t first, int64_t count,
+                   const LevelRows& rows, const Workspace& w) {
+  const int64_t width = padded(args.x.dim);
+  int64_t taking = 0;
+  for (int64_t r = 0; r < count; ++r) {
+    const int64_t position = w.positions[r], row = first + position;
+    if (args.kept[row] > level) {
+      if (taking != r) copy(w.tile + r * width, w.tile + taking * width, width);
+      w.positions[taking++] = position;
+    } else {
+      leave_out(args, row, level, w.remainder + position * width, rows);
+      if (level == 0) fill(0.0f, w.quantized + position * width, width);
+    }
+  }
+  return taking;
 }
 
 void process_block(const Residual& args, const Searches& searches, int64_t first, int64_t count,
@@ -156,17 +177,18 @@ void process_block(const Residual& args, const Searches& searches, int64_t first
   fill(-0.0f, w.remainder, count * width);
   fill(0.0f, w.code + dim, width - dim);
   for (int64_t r = 0; r < count; ++r) rows.levels[first + r] = 0;
-  int64_t kept = count;
+  int64_t taking = count;
   if (args.mask != nullptr) {
-    kept = separate_masked(args.mask + first, count, width, w.tile, w.quantized, w.positions);
+    taking = separate_masked(args.mask + first, count, width, w.tile, w.quantized, w.positions);
     for (int64_t r = 0; r < count; ++r)
-      if (args.mask[first + r] == 0)
-        leave_masked_out(args, first + r, w.remainder + r * width, rows);
+      if (args.mask[first + r] == 0) leave_out(args, first + r, 0, w.remainder + r * width, rows);
   } else {
     for (int64_t r = 0; r < count; ++r) w.positions[r] = r;
   }
-  for (int64_t level = 0; level < args.levels; ++level)
-    process_level(args, searches.at(level), level, first, kept, rows, w);
+  for (int64_t level = 0; level < args.levels; ++level) {
+    if (args.kept != nullptr) taking = drop_ended(args, level, first, taking, rows, w);
+    process_level(args, searches.at(level), level, first, taking, rows, w);
+  }
   store_rows(args.quantized, first, count, w.quantized);
   if (args.remainder != nullptr) store_rows(*args.remainder, first, count, w.remainder);
 }

@@ -37,7 +37,7 @@ void block_gradient(const ResidualBackward& args, double pull, int64_t first, in
 
   for (int64_t r = 0; r < count; ++r) {
     const RowGradient row{w.x + r * width, w.q + r * width, w.upstream + r * width, 1.0};
-    const bool masked = args.indices[(first + r) * args.levels] < 0;
+    const bool masked = args.mask != nullptr && args.mask[first + r] == 0;
     Rotation rotation{false, 1.0, 0.0, 0.0};
     if (rotate_rows && !masked) rotation = rotate(row, width);
     // Absent is not zero: 0 * NaN would reach x.
@@ -82,8 +82,9 @@ void gradient_in_codebooks(const ResidualBackward& args, double scale) {
 }  // namespace
 
 void residual_backward(const ResidualBackward& args) {
-  int64_t valid = 0;
-  for (int64_t n = 0; n < args.num_rows; ++n) valid += args.indices[n * args.levels] >= 0;
+  int64_t valid = args.num_rows;
+  if (args.mask != nullptr)
+    for (int64_t n = 0; n < args.num_rows; ++n) valid -= args.mask[n] == 0;
   double scale = 0.0;
   if (args.grad_loss != nullptr && valid > 0)
     scale = 2.0 * double(*args.grad_loss) / (double(valid) * double(args.dim));

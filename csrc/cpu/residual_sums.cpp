@@ -25,7 +25,7 @@ void subtract_codes(const Residual& args, const int32_t* codes, const float* cod
 
 bool has_nonfinite(const Residual& args, const LevelRows& rows, int64_t level) {
   for (int64_t n = 0; n < args.x.count; ++n)
-    if (rows.levels[n] <= level && (args.mask == nullptr || args.mask[n] != 0)) return true;
+    if (rows.levels[n] <= level && args.indices[n * args.levels + level] >= 0) return true;
   return false;
 }
 

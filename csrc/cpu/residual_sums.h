@@ -8,8 +8,8 @@ namespace vqk::VQK_LEVEL {
 
 // What the assignment of all levels leaves for their statistics.
 struct LevelRows {
-  int32_t* levels;  // (N,) levels at which the row is finite, from 0 on; 0 when masked
-  double* errors;   // (L, errors_stride) |r_l - c_l|^2, 0 when masked
+  int32_t* levels;  // (N,) levels, from 0 on, that the row is finite at and takes part in
+  double* errors;   // (L, errors_stride) |r_l - c_l|^2, 0 where the row takes no part
   int64_t errors_stride;
   float* residuals;  // (N, padded(D)) holds x, is used up; null when there is nothing to sum
 };

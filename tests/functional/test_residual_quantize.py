@@ -97,6 +97,46 @@ def test_the_forms_of_codebooks_are_equal(backend: str) -> None:
         assert torch.equal(first, second)
 
 
+def test_codebooks_of_unequal_size_are_each_searched_whole_and_alone(backend: str) -> None:
+    """Also the gradient: what makes them equally long must not be seen anywhere."""
+    x, codebook = cases.search("gaussian")
+    sizes = (5, len(codebook), 64, 1)
+    full = cases.codebooks(codebook, LEVELS)
+    books = [b[:k].clone().requires_grad_() for b, k in zip(full, sizes, strict=True)]
+    out = vq.residual_quantize(x, books, backend=backend)
+    out.loss.backward()
+    indices, left, loss = [], x, 0.0
+    for level, book in enumerate(books):
+        code = book.detach().clone().requires_grad_()
+        alone = vq.residual_quantize(left, [code], backend=backend)
+        alone.loss.backward()
+        assert torch.equal(out.usage.counts[level, : len(book)], alone.usage.counts[0])
+        assert not out.usage.counts[level, len(book) :].any()
+        assert torch.equal(book.grad, code.grad)
+        indices.append(alone.indices)
+        left, loss = left - alone.quantized.detach(), loss + alone.loss.detach()
+    assert torch.equal(out.indices, torch.cat(indices, dim=1))
+    assert abs(float(out.loss.detach() - loss)) <= LEVELS * torch.finfo(torch.float32).eps * float(
+        loss
+    )
+    prepared = [vq.prepare(book.detach()) for book in books]
+    assert torch.equal(vq.residual_quantize(x, prepared).quantized, out.quantized)
+
+
+def test_kept_takes_any_integers_and_any_number(backend: str) -> None:
+    x, codebook = cases.batch()
+    books = cases.codebooks(codebook, LEVELS)
+    kept = torch.arange(24) % 7 - 1
+    expected = vq.residual_quantize(x, books, kept=kept.clamp(0, LEVELS), backend=backend)
+    out = vq.residual_quantize(x, books, kept=kept.to(torch.int8), backend=backend)
+    for first, second in zip(
+        (*out[:3], *out.usage), (*expected[:3], *expected.usage), strict=True
+    ):
+        assert torch.equal(first, second)
+    assert ((out.indices >= 0).sum(dim=1) == kept.clamp(0, LEVELS)).all()
+    assert not out.quantized[kept <= 0].any()
+
+
 def test_every_codebook_of_a_sequence_gets_its_gradient(backend: str) -> None:
     x, codebook = cases.batch()
     books = [book.clone().requires_grad_() for book in cases.codebooks(codebook, LEVELS)]
@@ -182,7 +222,7 @@ ERRORS: list[tuple[tuple[Any, ...], dict[str, Any], type[Exception], str]] = [
     ((X, BOOKS[None]), {}, ValueError, "codebooks must have shape (L, K, D), or (K, D) with"),
     ((X, 3), {}, TypeError, "codebooks must be a tensor or a sequence of tensors, got int"),
     ((X, [CODES, 3]), {}, TypeError, "codebooks[1] must be a torch.Tensor, got int"),
-    ((X, [CODES, CODES[:5]]), {}, ValueError, "codebooks[1] must have shape (11, 6), got (5, 6)"),
+    ((X, [CODES, CODES.T]), {}, ValueError, "codebooks[1] must have shape (K, 6), got (6, 11)"),
     ((X, [CODES, CODES.half()]), {}, TypeError, "codebooks[1] must have the dtype of codebooks"),
     ((X, BOOKS.long()), {}, TypeError, "codebooks must be float32, float16, bfloat16 or"),
     ((X, BOOKS[:, :0]), {}, ValueError, "codebooks[0] must have shape (K, D) with K >= 1"),
@@ -192,6 +232,8 @@ ERRORS: list[tuple[tuple[Any, ...], dict[str, Any], type[Exception], str]] = [
     ((X, BOOKS), {"commitment_weight": -1}, ValueError, "commitment_weight must be at least 0"),
     ((X, BOOKS), {"codebook_weight": None}, TypeError, "codebook_weight must be a number, got"),
     ((X, BOOKS), {"mask": X}, TypeError, "mask must be torch.bool, got torch.float32"),
+    ((X, BOOKS), {"kept": X}, TypeError, "kept must have an integer dtype, got torch.float32"),
+    ((X, BOOKS), {"kept": CODES[0].long()}, ValueError, "kept must have shape (24,), got (6,)"),
     ((X, BOOKS), {"channel_dim": 3}, ValueError, "channel_dim must be in [-2, 1], got 3"),
     ((X, BOOKS), {"backend": "x"}, ValueError, "backend must be one of 'native', 'triton',"),
 ]

@@ -315,11 +315,13 @@ def _different(**changed: Any) -> Callable[[], vq.nn.VectorQuantizer]:
 
 
 CONSTRUCTORS: list[tuple[tuple[Any, ...], type[Exception], str]] = [
-    ((3, 2), TypeError, "make must be callable, got 3"),
+    ((3, 2), TypeError, "make must be callable or a sequence of quantizers, got 3"),
     ((quantizer, 0), ValueError, "levels must be at least 1, got 0"),
     ((quantizer, 1.0), TypeError, "levels must be an integer, got 1.0"),
     ((lambda: nn.Linear(2, 2), 2), TypeError, "make must return a VectorQuantizer, got Linear"),
-    ((_different(k=8), 2), ValueError, "make must return quantizers with equal num_embeddings, g"),
+    ((quantizer,), TypeError, "levels must be an integer, got None"),
+    (([],), ValueError, "levels must be at least 1, got 0"),
+    (([quantizer()], 2), ValueError, "make must hold 2 quantizers, got 1"),
     ((_different(d=5), 2), ValueError, "make must return quantizers with equal embedding_dim, go"),
     ((_different(update=None), 2), ValueError, "make must return quantizers with equal update,"),
     ((_different(commitment_weight=1.0), 2), ValueError, "make must return quantizers with equal"),
@@ -335,7 +337,7 @@ CONSTRUCTORS: list[tuple[tuple[Any, ...], type[Exception], str]] = [
     (
         (itertools.repeat(quantizer()).__next__, 2),
         ValueError,
-        "make must return a new module at every call, got one twice",
+        "make must give a new module for every level, got one twice",
     ),
 ]
 

@@ -36,7 +36,8 @@ BOOK_INDICES = INDICES[:, None].expand(24, 3).contiguous()
 IMAGE_BOOK_INDICES = BOOK_INDICES.reshape(2, 3, 4, 3)
 _NOTHING = torch.empty(0)
 ALONE = "0"  # what torch names the default process group
-_ADVANCE = (0.9, 1e-5, 1, "l2", 1.0, 1)
+_ADVANCE = (0.9, 1e-5, 1, "l2", 1.0, 9, 1)
+_MARKS = (COUNTS.clone(), ZERO.clone(), COUNTS % 2)
 _BACKWARD = ("straight_through", 0.25, 1.0)
 _BOTH = (1, torch.float32, True, True, None)
 # op -> argument lists: with and without every optional one
@@ -46,6 +47,19 @@ ARGUMENTS: dict[str, list[tuple[Any, ...]]] = {
         (X, CODES, None, "l2", 1, None),
         (IMAGE, CODES.half(), [CODES], "cosine", 1, "reference"),
         (X[:0], CODES, None, "l2", 1, None),
+    ],
+    "nearest_codes": [
+        (X, CODES, 4, "l2", 1, None),
+        (IMAGE, CODES.half(), 11, "cosine", 1, "reference"),
+        (X[:0], CODES, 1, "l2", 1, None),
+    ],
+    "vq_assigned": [
+        (X, CODES, INDICES, None, "l2", 1, True, None),
+        (
+            *(IMAGE.bfloat16(), CODES, IMAGE_INDICES - 1, MASK.reshape(2, 3, 4)),
+            *("cosine", 1, False, None),
+        ),
+        (X.double(), CODES, INDICES, MASK, "l2", 1, True, None),
     ],
     "vq_forward": [
         (X, CODES, None, None, "l2", 1, True, None),
@@ -59,30 +73,31 @@ ARGUMENTS: dict[str, list[tuple[Any, ...]]] = {
         (X, None, X, X, INDICES, 11, "l2", "rotation", 0.0, 0.0, 1, True, False, "reference"),
     ],
     "residual": [
-        (X, BOOKS, None, 3, None, 1, True, True, True, None),
+        (X, BOOKS, None, 3, None, None, 1, True, True, True, None),
         (
             IMAGE.half(),
             CODES[None],
             [CODES],
             3,
             MASK.reshape(2, 3, 4),
+            IMAGE_INDICES % 4,
             1,
             False,
             True,
             False,
             "reference",
         ),
-        (X.double(), BOOKS, None, 3, MASK, 1, True, False, True, None),
+        (X.double(), BOOKS, None, 3, MASK, INDICES % 4, 1, True, False, True, None),
     ],
     "residual_backward": [
-        (X, ONE.float(), None, None, X, BOOKS, BOOK_INDICES, False, *_BACKWARD, *_BOTH),
-        (None, ONE.float(), X, X, X, BOOKS, BOOK_INDICES, True, "rotation", 0.1, 0.2, *_BOTH),
+        (X, ONE.float(), None, None, X, BOOKS, None, 24, False, *_BACKWARD, *_BOTH),
+        (None, ONE.float(), X, X, X, BOOKS, MASK, 24, True, "rotation", 0.1, 0.2, *_BOTH),
         (
-            *(IMAGE.half(), None, None, None, IMAGE, BOOKS[:0], IMAGE_BOOK_INDICES),
+            *(IMAGE.half(), None, None, None, IMAGE, BOOKS[:0], None, 24),
             *(False, *_BACKWARD, 1, torch.float16, True, False, None),
         ),
         (
-            *(X, ONE.float(), None, None, _NOTHING, BOOKS, BOOK_INDICES),
+            *(X, ONE.float(), None, None, _NOTHING, BOOKS, MASK, 24),
             *(False, *_BACKWARD, 1, torch.float32, False, True, "reference"),
         ),
     ],
@@ -100,24 +115,35 @@ ARGUMENTS: dict[str, list[tuple[Any, ...]]] = {
         (_floats(), None, None, ZERO.clone(), COUNTS, None, None, None),
     ],
     "advance_": [
-        (*_ema(), _floats(), SUMS.clone(), ROWS, ONE.clone(), CLOCK.clone(), *_ADVANCE),
-        (*_ema()[:2], None, _floats(), None, None, ONE.clone(), CLOCK.clone(), *_ADVANCE),
+        (*_ema(), _floats(), SUMS.clone(), ROWS, ONE.clone(), CLOCK.clone(), *_MARKS, *_ADVANCE),
+        (
+            *(*_ema()[:2], None, _floats(), None, None, ONE.clone(), CLOCK.clone()),
+            *(None, None, None, *_ADVANCE),
+        ),
     ],
+    "draw_levels_": [(ZERO.clone(), 5, 8, 0.5, 2, 3, 1)],
     "kmeans_finish_": [(ZERO.clone(), FOUND, torch.tensor(-1))],
-    "kmeans_start_": [(CODES.clone(), ZERO, ROWS, FOUND)],
+    "kmeans_start_": [
+        (CODES.clone(), ZERO, ROWS, FOUND, None),
+        (CODES.clone(), ZERO, ROWS, FOUND, COUNTS % 2),
+    ],
     "kmeans_step_": [
-        (*_ema(), ZERO, COUNTS, SUMS, "l2"),
-        (CODES.clone(), None, None, ZERO, COUNTS, SUMS, "cosine"),
+        (*_ema(), ZERO, COUNTS, SUMS, COUNTS % 2, "l2"),
+        (CODES.clone(), None, None, ZERO, COUNTS, SUMS, None, "cosine"),
     ],
     "replicate_": [([*_ema()[:2], CLOCK.clone()], [ZERO.clone()], [torch.tensor(-1)], ALONE)],
     "sample_residuals": [
-        (X, BOOKS, BOOK_INDICES, None, CLOCK, 8, 0, 1),
-        (IMAGE, CODES[None], IMAGE_BOOK_INDICES, MASK.reshape(2, 3, 4), CLOCK, 30, 1, 1),
+        (X, BOOKS, BOOK_INDICES, None, None, CLOCK, 8, 0, 1),
+        (
+            *(IMAGE, CODES[None], IMAGE_BOOK_INDICES, MASK.reshape(2, 3, 4), IMAGE_INDICES % 4),
+            *(CLOCK, 30, 1, 1),
+        ),
     ],
     "sample_rows": [
         (X, None, CLOCK, 8, 0, "l2", 1),
         (IMAGE, MASK.reshape(2, 3, 4), CLOCK, 30, 1, "cosine", 1),
     ],
+    "tick_": [(ZERO.clone(),)],
 }
 
 
@@ -180,17 +206,19 @@ def test_fakes_have_the_strides_of_the_results(layout: str, dtype: torch.dtype) 
     loss = torch.ones((), dtype=quantized.dtype)
     calls: list[tuple[str, tuple[Any, ...]]] = [
         ("nearest_code", (x, CODES, None, "l2", channel_dim, None)),
+        ("nearest_codes", (x, CODES, 3, "l2", channel_dim, None)),
         ("vq_forward", (x, CODES, None, mask, "l2", channel_dim, True, None)),
+        ("vq_assigned", (x, CODES, indices, mask, "l2", channel_dim, True, None)),
         (
             "vq_backward",
             (x, loss, x, quantized, indices, 11, "l2", *weights, channel_dim, True, True, None),
         ),
-        ("residual", (x, BOOKS, None, 3, mask, channel_dim, True, True, True, None)),
+        ("residual", (x, BOOKS, None, 3, mask, indices, channel_dim, True, True, True, None)),
         (
             "residual_backward",
             (
                 *(x, loss, x, quantized, torch.empty_like(x, dtype=quantized.dtype)),
-                *(BOOKS.to(quantized.dtype), indices[..., None].repeat_interleave(3, -1), False),
+                *(BOOKS.to(quantized.dtype), mask, indices.numel(), False),
                 *(*weights, channel_dim, dtype, True, True, None),
             ),
         ),

@@ -35,11 +35,18 @@ def _residual(
     mask: Tensor | None = None,
     levels: int | None = None,
     channel_dim: int = 1,
+    kept: Tensor | None = None,
 ) -> Result:
     levels = len(codebooks) if levels is None else levels
+    need = (True, True, True)
     return Result(
-        *ops.residual(x, codebooks, None, levels, mask, channel_dim, True, True, True, backend)
+        *ops.residual(x, codebooks, None, levels, mask, kept, channel_dim, *need, backend)
     )
+
+
+def _ends(rows: int) -> Tensor:
+    """For each row a number of levels, none of them and more than there are included."""
+    return torch.arange(rows) * 5 % (LEVELS + 3) - 1
 
 
 def _per_code(rows: Tensor, indices: Tensor, k: int) -> Tensor:
@@ -51,24 +58,34 @@ def _per_code(rows: Tensor, indices: Tensor, k: int) -> Tensor:
 
 
 def _assert_agrees_with_the_oracle(
-    got: Result, x: Tensor, codebooks: Tensor, mask: Tensor | None, channel_dim: int
+    got: Result,
+    x: Tensor,
+    codebooks: Tensor,
+    mask: Tensor | None,
+    channel_dim: int,
+    kept: Tensor | None = None,
 ) -> None:
     matrix, k = cases.as_matrix(x, channel_dim), codebooks.shape[1]
     indices, left = oracle.residual(matrix, codebooks)
     keep = torch.ones(len(matrix), dtype=torch.bool) if mask is None else mask.reshape(-1)
-    indices = torch.where(keep[:, None], indices, -1)
+    taking = keep[:, None].expand(indices.shape)
+    if kept is not None:
+        taking = taking & (kept.reshape(-1, 1) > torch.arange(len(codebooks)))
+    indices = torch.where(taking, indices, -1)
     positions = x.movedim(channel_dim, -1).shape[:-1]
     assert got.indices.shape == (*positions, len(codebooks))
     assert torch.equal(got.indices.reshape(indices.shape), indices)
 
     total = torch.full_like(left[0], -0.0)
     for level, codes in enumerate(codebooks.float()):
-        total = total + codes[indices[:, level].clamp(min=0)]
+        added = total + codes[indices[:, level].clamp(min=0)]
+        total = torch.where(taking[:, level, None], added, total)
+    total = torch.where(taking[:, :1], total, 0.0)
     expected = torch.where(keep[:, None], total, matrix.float())
     quantized = cases.as_matrix(got.quantized, channel_dim)
     assert torch.equal(quantized.view(torch.int32), expected.view(torch.int32))
 
-    left = torch.where(keep[:, None], left, 0.0)
+    left[1:] = torch.where(taking.T[..., None], left[1:], 0.0)
     counts = torch.stack([torch.bincount(c[c >= 0], minlength=k) for c in indices.T])
     assert torch.equal(got.counts, counts)
     for sums, rows in ((got.sums, left[:-1]), (got.code_remainders, left[1:])):
@@ -81,7 +98,7 @@ def _assert_agrees_with_the_oracle(
     exact = left[1:].double().sum(dim=0)
     assert ((remainder - exact).abs() <= len(codebooks) * eps / 2 * magnitude).all()
     chosen = codebooks.double().gather(1, indices.T.clamp(min=0)[..., None].expand_as(left[1:]))
-    errors = torch.where(keep[:, None], left[:-1].double() - chosen, 0.0).square()
+    errors = torch.where(taking.T[..., None], left[:-1].double() - chosen, 0.0).square()
     mse = errors.sum(dim=(1, 2)) / max(int(keep.sum()) * x.shape[channel_dim], 1)
     quantum = 2.0**-149  # mse may be a denormal
     assert ((got.mse.double() - mse).abs() <= eps * mse + quantum).all()
@@ -103,6 +120,23 @@ def test_every_layout_agrees_with_the_oracle(
     got = _residual(x, books, backend, mask, LEVELS, channel)
     assert got.quantized.dtype == torch.float32
     _assert_agrees_with_the_oracle(got, x, books.expand(LEVELS, -1, -1), mask, channel)
+
+
+@pytest.mark.parametrize("masked", [False, True], ids=["all rows", "masked"])
+@pytest.mark.parametrize("shared", [False, True], ids=["own", "shared"])
+@pytest.mark.parametrize("layout", ["matrix", "NCHW", "BTD", "six dimensions", "no rows"])
+def test_rows_that_are_kept_for_fewer_levels_agree_with_the_oracle(
+    layout: str, shared: bool, masked: bool, backend: str
+) -> None:
+    rows, codebook = cases.batch()
+    x, channel = cases.LAYOUTS[layout](rows)
+    channel %= x.ndim
+    books = codebook[None] if shared else cases.codebooks(codebook, LEVELS)
+    positions = x.movedim(channel, -1).shape[:-1]
+    kept = _ends(positions.numel()).reshape(positions)
+    mask = (torch.arange(positions.numel()) % 3 != 1).reshape(positions) if masked else None
+    got = _residual(x, books, backend, mask, LEVELS, channel, kept)
+    _assert_agrees_with_the_oracle(got, x, books.expand(LEVELS, -1, -1), mask, channel, kept)
 
 
 @pytest.mark.parametrize("levels", [1, 2, 5])
@@ -153,15 +187,17 @@ def isa(request: pytest.FixtureRequest) -> Iterator[str]:
     core.force_isa(before)
 
 
+@pytest.mark.parametrize("ended", [False, True], ids=["all levels", "kept"])
 @pytest.mark.parametrize("masked", [False, True], ids=["all rows", "masked"])
 def test_levels_of_the_instruction_set_return_the_bits_of_the_reference(
-    isa: str, masked: bool
+    isa: str, masked: bool, ended: bool
 ) -> None:
     x, codebook = cases.gaussian(1000, 61, 13)
     x[::17, 2], x[5::31, 0] = torch.nan, torch.inf
     books = cases.codebooks(codebook, LEVELS)
     mask = torch.arange(1000) % 7 != 2 if masked else None
-    results = [_residual(x, books, name, mask) for name in ("native", "reference")]
+    kept = _ends(1000) if ended else None
+    results = [_residual(x, books, name, mask, kept=kept) for name in ("native", "reference")]
     for name, got, expected in zip(Result._fields, *results, strict=True):
         if name == "mse" and not masked:
             assert got.isnan().all()
@@ -201,6 +237,19 @@ def test_nonfinite_rows_are_nan_and_counted_nowhere(backend: str) -> None:
     # The gradient of the code that stands for them shows them, as in vq_backward.
     assert got.code_remainders[:, 0].isnan().all()
     assert torch.equal(got.code_remainders[:, 1:], alone.code_remainders[:, 1:])
+
+
+def test_a_level_that_no_nonfinite_row_reaches_is_finite(backend: str) -> None:
+    x, codebook = cases.batch()
+    x[3, 2] = torch.nan
+    kept = torch.full((24,), LEVELS)
+    kept[3] = 1
+    got = _residual(x, cases.codebooks(codebook, LEVELS), backend, kept=kept)
+    assert got.quantized[3].isnan().all()
+    for values in (got.mse, got.code_remainders[:, 0]):
+        assert values[0].isnan().all()
+        assert values[1:].isfinite().all()
+    assert got.indices[3].tolist() == [0, -1, -1]
 
 
 def test_a_subtraction_that_overflows_ends_the_row(backend: str) -> None:
@@ -244,7 +293,9 @@ def test_only_what_is_asked_for_is_made(backend: str) -> None:
     x, codebook = cases.batch()
     books = cases.codebooks(codebook, LEVELS)
     full = _residual(x, books, backend)
-    bare = Result(*ops.residual(x, books, None, LEVELS, None, 1, False, False, False, backend))
+    bare = Result(
+        *ops.residual(x, books, None, LEVELS, None, None, 1, False, False, False, backend)
+    )
     assert bare.sums.shape == bare.code_remainders.shape == (0, 11, 6)
     assert bare.remainder.shape == (0,)
     for name in ("quantized", "indices", "mse", "counts"):

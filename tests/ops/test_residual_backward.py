@@ -26,10 +26,11 @@ def _backward(
     estimator: str = "straight_through",
     channel_dim: int = 1,
     need: tuple[bool, bool] = (True, True),
+    kept: Tensor | None = None,
 ) -> tuple[Tensor, Tensor]:
     """From what the reference keeps: a bad forward must not hide a bad backward."""
-    quantized, indices, *_, remainder, code_remainders = ops.residual(
-        x, codebooks, None, LEVELS, mask, channel_dim, False, *need, "reference"
+    quantized, *_, remainder, code_remainders = ops.residual(
+        x, codebooks, None, LEVELS, mask, kept, channel_dim, False, *need, "reference"
     )
     turned = (x, quantized) if estimator == "rotation" else (None, None)
     return ops.residual_backward(
@@ -38,7 +39,8 @@ def _backward(
         *turned,
         remainder,
         code_remainders,
-        indices,
+        mask,
+        x.numel() // x.shape[channel_dim],
         len(codebooks) != LEVELS,
         estimator,
         COMMITMENT,
@@ -58,6 +60,7 @@ def _textbook_gradients(
     upstream: Tensor,
     dtype: torch.dtype,
     estimator: str,
+    kept: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
     leaf, books = x.clone().requires_grad_(), codebooks.clone().to(dtype).requires_grad_()
     out = textbook.residual_quantize(
@@ -68,6 +71,7 @@ def _textbook_gradients(
         codebook_weight=CODEBOOK,
         estimator=estimator,
         mask=mask,
+        kept=kept,
     )
     total = (out.quantized * upstream.to(dtype)).sum() + GRAD_LOSS.to(dtype) * out.loss
     return torch.autograd.grad(total, (leaf, books))
@@ -80,16 +84,21 @@ def _assert_within_budget(
     mask: Tensor | None,
     estimator: str,
     backend: str,
+    kept: Tensor | None = None,
 ) -> None:
     upstream = torch.randn(x.shape, generator=cases.generator(21)).to(x.dtype)
-    got = _backward(upstream, GRAD_LOSS, x, codebooks, backend, mask, estimator, channel)
+    options = (codebooks, backend, mask, estimator, channel)
+    got = _backward(upstream, GRAD_LOSS, x, *options, kept=kept)
     assert got[0].dtype == x.dtype
     assert got[1].dtype == torch.float32
     matrix, rows = (cases.as_matrix(value, channel) for value in (x, upstream))
     keep = None if mask is None else mask.reshape(-1)
+    last = None if kept is None else kept.reshape(-1)
     indices, _ = oracle.residual(matrix, codebooks.expand(LEVELS, -1, -1))
     exact, eager = (
-        _textbook_gradients(matrix.to(leaf), codebooks, indices, keep, rows, compute, estimator)
+        _textbook_gradients(
+            matrix.to(leaf), codebooks, indices, keep, rows, compute, estimator, last
+        )
         for leaf, compute in ((torch.float64, torch.float64), (x.dtype, torch.float32))
     )
     assert_within_budget(cases.as_matrix(got[0], channel), exact[0], eager[0])
@@ -112,6 +121,29 @@ def test_gradients_are_within_the_error_budget(
     positions = x.movedim(channel, -1).shape[:-1]
     for mask in (None, torch.arange(positions.numel()).reshape(positions) % 3 != 1):
         _assert_within_budget(x, channel, books, mask, estimator, backend)
+
+
+@pytest.mark.parametrize("estimator", cases.ESTIMATORS)
+@pytest.mark.parametrize("shared", [False, True], ids=["own", "shared"])
+def test_rows_that_are_kept_for_fewer_levels_are_within_the_error_budget(
+    shared: bool, estimator: str, backend: str
+) -> None:
+    rows, codebook = cases.batch()
+    x, channel = cases.LAYOUTS["NCHW"](rows)
+    books = codebook[None] if shared else cases.codebooks(codebook, LEVELS)
+    kept = (torch.arange(24) * 5 % LEVELS + 1).reshape(2, 3, 4)
+    for mask in (None, torch.arange(24).reshape(2, 3, 4) % 3 != 1):
+        _assert_within_budget(x, channel, books, mask, estimator, backend, kept)
+
+
+@pytest.mark.parametrize("estimator", cases.ESTIMATORS)
+def test_a_row_without_a_level_passes_the_gradient(estimator: str, backend: str) -> None:
+    x, codebook = cases.batch()
+    upstream = torch.randn(x.shape, generator=cases.generator(23))
+    kept = torch.arange(24) % (LEVELS + 1)
+    options = (x, cases.codebooks(codebook, LEVELS), backend, None, estimator)
+    grad, _ = _backward(upstream, GRAD_LOSS, *options, kept=kept)
+    assert torch.equal(grad[kept == 0], upstream[kept == 0])
 
 
 @pytest.mark.parametrize("estimator", cases.ESTIMATORS)

@@ -20,6 +20,7 @@ def initialise_(
     embed_sum: Tensor | None,
     initialised: Tensor,
     owner: Tensor,
+    frozen: Tensor | None,
     x: Tensor,
     mask: Tensor | None,
     *,
@@ -31,8 +32,9 @@ def initialise_(
     """Lloyd's iterations on at most 256*K rows of x; then ``initialised`` is 1.
 
     Changes nothing when ``initialised`` is already 1 or no row is usable. The rows are picked by a
-    counter-based permutation: the same batch always gives the same codebook. ``owner`` is told
-    when the codebook is initialised.
+    counter-based permutation: the same batch always gives the same codebook. Codes that ``frozen``
+    marks stay where they are and take rows all the same. ``owner`` is told when the codebook is
+    initialised.
 
     The ranks of ``group`` share the 256*K rows evenly and end with the same codebook. A rank
     without usable rows takes part in every collective.
@@ -49,13 +51,14 @@ def initialise_(
     seeds = rows
     if group is not None:
         seeds, found = _seeds(rows, found, k, group)
-    ops.kmeans_start_(codebook, initialised, seeds, found)
+    ops.kmeans_start_(codebook, initialised, seeds, found, frozen)
     for _ in range(_ITERATIONS):
         indices, _ = ops.nearest_code(rows, codebook, None, metric, 1, backend)
         counts, sums = ops.code_sums(rows, indices, k, usable, metric, 1, None)
         if group is not None:
             [(counts, sums, _, _)] = reduce([Statistics(counts, sums, None, None)], group)
-        ops.kmeans_step_(codebook, cluster_size, embed_sum, initialised, counts, sums, metric)
+        state = (codebook, cluster_size, embed_sum, initialised)
+        ops.kmeans_step_(*state, counts, sums, frozen, metric)
     ops.kmeans_finish_(initialised, found, owner)
 
 

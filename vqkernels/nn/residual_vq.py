@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from vqkernels import _checks, functional, ops
-from vqkernels._residual_quantize import residual_with_sums
+from vqkernels._layout import row_shape
+from vqkernels._residual_quantize import residual_with_sums, stack_codebooks
 from vqkernels.distributed import Statistics
 from vqkernels.nn import _ranks
+from vqkernels.nn._full_precision import FullPrecision
 from vqkernels.nn._learned_codebook import LearnedCodebook
 from vqkernels.nn._quantizer import Learnt, Quantizer
 from vqkernels.nn.vector_quantizer import VectorQuantizer
-from vqkernels.options import EMA
+from vqkernels.options import EMA, LevelDropout
 from vqkernels.outputs import VQOutput
 
 # What one op for all levels needs equal.
 _SAME = (
-    "num_embeddings",
     "embedding_dim",
     "commitment_weight",
     "update",
@@ -33,7 +34,7 @@ _SAME = (
 )
 
 
-class ResidualVQ(Quantizer):
+class ResidualVQ(FullPrecision, Quantizer):
     """Residual vector quantization (Zeghidour et al. 2021, arXiv 2107.03312, algorithm 1).
 
     Level l quantizes r_l = x - (c_0 + ... + c_{l-1}); ``quantized`` is the sum of all codes. The
@@ -46,37 +47,57 @@ class ResidualVQ(Quantizer):
 
     Args:
         make: called once per level (once in all when shared); returns a new ``VectorQuantizer``.
-            They may differ in their codes only. ``metric`` must be "l2": codes of length 1 cannot
-            describe residuals that shrink.
+            Or a sequence of them, one per level, where ``levels`` may be left out. They may differ
+            in their codes, in how many they have, and in which are frozen. ``metric`` must be
+            "l2": codes of length 1 cannot describe residuals that shrink.
         levels: L, at least 1.
         shared: all levels use one codebook. Its statistics are added over the levels, its
             candidates for revival are taken from all of them, and k-means sees x itself.
+        dropout: ``LevelDropout(...)``: a training forward draws how many levels, from the first,
+            every element of the batch (the first dimension of the positions) keeps. Its vectors
+            have index -1 at the others, add nothing to their statistics, and are what ``decode``
+            makes of the levels they keep. None, and evaluation, keep all levels. A checkpointed
+            region draws again what it drew only if its backward comes before the next training
+            forward, whatever ``EMA(every=...)``.
 
     Attributes:
         quantizers: ModuleList of L ``VectorQuantizer``, or of one when shared.
         levels: L.
+        draws: int64, how often levels have been drawn; with ``dropout`` only.
 
     Raises:
         TypeError, ValueError: an argument, or what ``make`` returns, breaks its contract.
     """
 
+    draws: Tensor | None
+
     def __init__(
-        self, make: Callable[[], VectorQuantizer], levels: int, *, shared: bool = False
+        self,
+        make: Callable[[], VectorQuantizer] | Sequence[VectorQuantizer],
+        levels: int | None = None,
+        *,
+        shared: bool = False,
+        dropout: LevelDropout | None = None,
     ) -> None:
         super().__init__()
-        if not callable(make):
-            raise TypeError(f"make must be callable, got {make!r}")
-        _checks.integer_at_least("levels", levels, 1)
         if not isinstance(shared, bool):
             raise TypeError(f"shared must be a bool, got {shared!r}")
-        made = [make() for _ in range(1 if shared else levels)]
+        if isinstance(make, Sequence) and levels is None and not shared:
+            levels = len(make)
+        _checks.integer_at_least("levels", levels, 1)
+        assert levels is not None
+        made = _made(make, 1 if shared else levels)
         for module in made:
             _check_equal(module, made[0])
         if len({id(module) for module in made}) < len(made):
-            raise ValueError("make must return a new module at every call, got one twice")
+            raise ValueError("make must give a new module for every level, got one twice")
+        _check_dropout(dropout, levels)
         self.quantizers = nn.ModuleList(made)
         self.levels = int(levels)
         self.shared = shared
+        self.dropout = dropout
+        counter = torch.zeros((), dtype=torch.int64)
+        self.register_buffer("draws", None if dropout is None else counter)
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> VQOutput:
         """Quantizes x by all levels; in training mode also keeps their statistics.
@@ -87,7 +108,8 @@ class ResidualVQ(Quantizer):
 
         Returns:
             VQOutput(quantized, indices, loss, usage): indices (*positions, L), usage.counts
-            (L, K), usage.mse (L,); the loss is the sum over the levels.
+            (L, K), usage.mse (L,); the loss is the sum over the levels. K is the largest number
+            of codes of a level.
         """
         return super().forward(x, mask)
 
@@ -98,6 +120,7 @@ class ResidualVQ(Quantizer):
             self._initialise(x, mask, channel)
             for codebook in self._codebooks():
                 codebook._advance(codebook._every)
+        kept = self._draw_levels(row_shape(x, channel)) if self.training else None
         codebooks = self._stacked()
         out, sums = residual_with_sums(
             x,
@@ -108,13 +131,14 @@ class ResidualVQ(Quantizer):
             codebook_weight=first._codebook_weight,
             estimator=first.estimator,
             mask=mask,
+            kept=kept,
             channel_dim=channel,
             backend=first.backend,
             statistics=self.training and isinstance(first.update, EMA),
         )
         if not self.training:
             return out, []
-        statistics = self._statistics(x, codebooks, mask, channel, out, sums)
+        statistics = self._statistics(x, codebooks, mask, kept, channel, out, sums)
         return out, list(zip(self._codebooks(), statistics, strict=True))
 
     @torch.no_grad()
@@ -123,7 +147,8 @@ class ResidualVQ(Quantizer):
         first = self._level(0)
         channel = first._check(x, None)
         options = (channel, False, False, False, first.backend)
-        return ops.residual(x, self._stacked(), self._packed(), self.levels, None, *options)[1]
+        codebooks, packed = self._stacked(), self._packed()
+        return ops.residual(x, codebooks, packed, self.levels, None, None, *options)[1]
 
     def decode(self, indices: Tensor) -> Tensor:
         """Sums of the codes, float32, channels at ``channel_dim``; index -1 adds nothing.
@@ -160,18 +185,18 @@ class ResidualVQ(Quantizer):
         return [self._level(level) for level in range(len(self.quantizers))]
 
     def _stacked(self) -> Tensor:
-        """(L, K, D), or (1, K, D) when shared."""
-        return torch.stack([level.codebook for level in self._codebooks()])
+        """(L, K, D), or (1, K, D) when shared; K is the largest."""
+        return stack_codebooks([level._codes for level in self._codebooks()])
 
     def _packed(self) -> list[Tensor] | None:
+        if len({level.num_embeddings for level in self._codebooks()}) > 1:
+            return None  # the op has them filled up to one size
         parts = [part for level in self._codebooks() for part in level._packed() or ()]
         return parts if len(parts) == len(self.quantizers) else None
 
     @torch.no_grad()
     def _initialise(self, x: Tensor, mask: Tensor | None, channel: int) -> None:
         modules = self._codebooks()
-        for level in modules:
-            level._refuse_sharding()
         _ranks.start_alike(modules)
         left = x.detach()
         for position, level in enumerate(modules):
@@ -184,11 +209,22 @@ class ResidualVQ(Quantizer):
             left = left - functional.lookup(indices, level.codebook, channel_dim=channel)
 
     @torch.no_grad()
+    def _draw_levels(self, positions: tuple[int, ...]) -> Tensor | None:
+        """How many levels every position keeps; None for all."""
+        drop = self.dropout
+        if drop is None or self.draws is None:
+            return None
+        options = (drop.probability, drop.keep, drop.multiple_of, drop.seed)
+        kept = ops.draw_levels_(self.draws, positions[0], self.levels, *options)
+        return kept.reshape(-1, *(1 for _ in positions[1:])).expand(positions)
+
+    @torch.no_grad()
     def _statistics(
         self,
         x: Tensor,
         codebooks: Tensor,
         mask: Tensor | None,
+        kept: Tensor | None,
         channel: int,
         out: VQOutput,
         sums: Tensor,
@@ -198,25 +234,50 @@ class ResidualVQ(Quantizer):
         if first.revive is not None:
             count, seed = first.revive.candidates, first.revive.seed
             rows, found = ops.sample_residuals(
-                x.detach(), codebooks, out.indices, mask, first.clock, count, seed, channel
+                x.detach(), codebooks, out.indices, mask, kept, first.clock, count, seed, channel
             )
         if self.shared:
             counts, sums = counts.sum(dim=0, keepdim=True), sums.sum(dim=0, keepdim=True)
-            if rows is not None:  # candidate j is a residual of level j mod L
+            if rows is not None and found is not None:
+                # Candidate j is a residual of level j mod L, or of level 0 if no row got that far.
                 turn = torch.arange(rows.shape[1], device=rows.device)
-                rows = rows[turn % self.levels, turn][None]
+                level = turn % self.levels
+                rows = rows[torch.where(found[level] > 0, level, 0), turn][None]
         return [
             Statistics(
-                counts[number],
-                sums[number] if len(sums) else None,
+                counts[number, :k],
+                sums[number, :k] if len(sums) else None,
                 None if rows is None else rows[number],
-                found,
+                None if found is None else found[number],
             )
-            for number in range(len(self.quantizers))
+            for number, k in enumerate(level.num_embeddings for level in self._codebooks())
         ]
 
     def extra_repr(self) -> str:
-        return f"levels={self.levels}, shared={self.shared}"
+        dropout = "" if self.dropout is None else f", dropout={self.dropout}"
+        return f"levels={self.levels}, shared={self.shared}{dropout}"
+
+
+def _made(make: Any, count: int) -> list[Any]:
+    """The quantizers, as many as there are to be."""
+    if isinstance(make, Sequence):
+        if len(make) != count:
+            raise ValueError(f"make must hold {count} quantizers, got {len(make)}")
+        return list(make)
+    if not callable(make):
+        raise TypeError(f"make must be callable or a sequence of quantizers, got {make!r}")
+    return [make() for _ in range(count)]
+
+
+def _check_dropout(dropout: Any, levels: int) -> None:
+    if dropout is None:
+        return
+    if not isinstance(dropout, LevelDropout):
+        raise TypeError(f"dropout must be LevelDropout(...) or None, got {dropout!r}")
+    for name in ("keep", "multiple_of"):
+        value = getattr(dropout, name)
+        if value > levels:
+            raise ValueError(f"dropout.{name} must be at most levels={levels}, got {value}")
 
 
 def _check_equal(module: Any, first: Any) -> None:
@@ -224,6 +285,10 @@ def _check_equal(module: Any, first: Any) -> None:
         raise TypeError(f"make must return a VectorQuantizer, got {type(module).__name__}")
     if module.metric != "l2":
         raise ValueError(f"make must return quantizers with metric='l2', got {module.metric!r}")
+    if module.assign is not None:
+        raise ValueError(
+            f"make must return quantizers with assign=None for ResidualVQ, got {module.assign!r}"
+        )
     for name in _SAME:
         value, expected = getattr(module, name), getattr(first, name)
         if value != expected:

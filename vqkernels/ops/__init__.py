@@ -4,10 +4,12 @@ from vqkernels.ops._owners import register_owner
 from vqkernels.ops.advance import advance_
 from vqkernels.ops.all_reduce import all_reduce_
 from vqkernels.ops.code_sums import code_sums
+from vqkernels.ops.draw_levels import draw_levels_
 from vqkernels.ops.ema_update import ema_update_
 from vqkernels.ops.kmeans_step import kmeans_finish_, kmeans_start_, kmeans_step_
 from vqkernels.ops.lookup import Lookup, lookup, lookup_backward
 from vqkernels.ops.nearest_code import nearest_code
+from vqkernels.ops.nearest_codes import nearest_codes
 from vqkernels.ops.normalize_codes import NormalizeCodes, normalize_codes
 from vqkernels.ops.observe import observe_
 from vqkernels.ops.prepare import prepare
@@ -15,9 +17,15 @@ from vqkernels.ops.replicate import replicate_
 from vqkernels.ops.residual import residual
 from vqkernels.ops.residual_backward import residual_backward
 from vqkernels.ops.residual_quantize import ResidualQuantize
+from vqkernels.ops.sample_codes import sample_codes
 from vqkernels.ops.sample_residuals import sample_residuals
 from vqkernels.ops.sample_rows import sample_rows
+from vqkernels.ops.soft_assign import SoftAssign, snapshot, soft_assign
+from vqkernels.ops.soft_assign_backward import soft_assign_backward
+from vqkernels.ops.tick import tick_
+from vqkernels.ops.unit_rows import UnitRows
 from vqkernels.ops.vector_quantize import VectorQuantize
+from vqkernels.ops.vq_assigned import vq_assigned
 from vqkernels.ops.vq_backward import vq_backward
 from vqkernels.ops.vq_forward import vq_forward
 
@@ -25,10 +33,13 @@ __all__ = [
     "Lookup",
     "NormalizeCodes",
     "ResidualQuantize",
+    "SoftAssign",
+    "UnitRows",
     "VectorQuantize",
     "advance_",
     "all_reduce_",
     "code_sums",
+    "draw_levels_",
     "ema_update_",
     "kmeans_finish_",
     "kmeans_start_",
@@ -36,6 +47,7 @@ __all__ = [
     "lookup",
     "lookup_backward",
     "nearest_code",
+    "nearest_codes",
     "normalize_codes",
     "observe_",
     "prepare",
@@ -43,8 +55,14 @@ __all__ = [
     "replicate_",
     "residual",
     "residual_backward",
+    "sample_codes",
     "sample_residuals",
     "sample_rows",
+    "snapshot",
+    "soft_assign",
+    "soft_assign_backward",
+    "tick_",
+    "vq_assigned",
     "vq_backward",
     "vq_forward",
 ]

@@ -1,6 +1,8 @@
 """residual: all levels of a residual quantizer, with what their statistics and gradients need.
 
-``prepared`` holds one block per codebook.
+``prepared`` holds one block per codebook. ``kept`` (int64, positions) is the number of levels,
+from the first, that a row takes part in; at the others it is as a masked one, except that the mean
+of squares stays that over all rows that are not masked.
 """
 
 from __future__ import annotations
@@ -24,13 +26,14 @@ def _impl(
     prepared: list[Tensor] | None,
     levels: int,
     mask: Tensor | None,
+    kept: Tensor | None,
     channel_dim: int,
     statistics: bool,
     need_x: bool,
     need_codebooks: bool,
     backend: str | None,
 ) -> _Result:
-    options = (mask, channel_dim, statistics, need_x, need_codebooks)
+    options = (mask, kept, channel_dim, statistics, need_x, need_codebooks)
     if choose("residual", x, codebooks, backend) != "reference":
         chosen = launcher("residual", x, codebooks, backend)
         return chosen.residual(x, codebooks, prepared, levels, *options)
@@ -47,6 +50,7 @@ def _fake(
     prepared: list[Tensor] | None,
     levels: int,
     mask: Tensor | None,
+    kept: Tensor | None,
     channel_dim: int,
     statistics: bool,
     need_x: bool,
@@ -68,8 +72,8 @@ def _fake(
 
 residual = define(
     "residual(Tensor x, Tensor codebooks, Tensor[]? prepared, int levels, Tensor? mask, "
-    "int channel_dim, bool statistics, bool need_x, bool need_codebooks, str? backend) "
-    "-> (Tensor quantized, Tensor indices, Tensor mse, Tensor counts, Tensor sums, "
+    "Tensor? kept, int channel_dim, bool statistics, bool need_x, bool need_codebooks, "
+    "str? backend) -> (Tensor quantized, Tensor indices, Tensor mse, Tensor counts, Tensor sums, "
     "Tensor remainder, Tensor code_remainders)",
     _impl,
     _fake,

@@ -17,7 +17,8 @@ def _impl(
     quantized: Tensor | None,
     remainder: Tensor,
     code_remainders: Tensor,
-    indices: Tensor,
+    mask: Tensor | None,
+    num_rows: int,
     shared: bool,
     estimator: str,
     commitment_weight: float,
@@ -35,7 +36,8 @@ def _impl(
         quantized,
         remainder,
         code_remainders,
-        indices,
+        mask,
+        num_rows,
         shared,
         estimator,
         commitment_weight,
@@ -54,7 +56,8 @@ def _fake(
     quantized: Tensor | None,
     remainder: Tensor,
     code_remainders: Tensor,
-    indices: Tensor,
+    mask: Tensor | None,
+    num_rows: int,
     shared: bool,
     estimator: str,
     commitment_weight: float,
@@ -75,9 +78,9 @@ def _fake(
 
 residual_backward = define(
     "residual_backward(Tensor? grad_quantized, Tensor? grad_loss, Tensor? x, Tensor? quantized, "
-    "Tensor remainder, Tensor code_remainders, Tensor indices, bool shared, str estimator, "
-    "float commitment_weight, float codebook_weight, int channel_dim, ScalarType dtype, "
-    "bool need_x, bool need_codebooks, str? backend) "
+    "Tensor remainder, Tensor code_remainders, Tensor? mask, SymInt num_rows, bool shared, "
+    "str estimator, float commitment_weight, float codebook_weight, int channel_dim, "
+    "ScalarType dtype, bool need_x, bool need_codebooks, str? backend) "
     "-> (Tensor grad_x, Tensor grad_codebooks)",
     _impl,
     _fake,

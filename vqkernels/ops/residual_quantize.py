@@ -16,7 +16,7 @@ from vqkernels.ops.residual_backward import residual_backward
 class ResidualQuantize(Function):
     """(x, codebooks) -> (quantized, loss, indices, mse, counts, sums).
 
-    quantized and loss are differentiable in x; loss also in the codebooks. Saved are the indices
+    quantized and loss are differentiable in x; loss also in the codebooks. Saved are the mask
     and two sums, over the levels and over the rows of a code, of what the levels leave of x: no
     copy of x per level, and no codebook, which may move before the backward. The rotation also
     needs x and the unrounded sum of its codes.
@@ -30,6 +30,7 @@ class ResidualQuantize(Function):
         prepared: list[Tensor] | None,
         levels: int,
         mask: Tensor | None,
+        kept: Tensor | None,
         estimator: str,
         commitment_weight: float,
         codebook_weight: float,
@@ -45,6 +46,7 @@ class ResidualQuantize(Function):
             prepared,
             levels,
             mask,
+            kept,
             channel_dim,
             statistics,
             need_x,
@@ -54,8 +56,9 @@ class ResidualQuantize(Function):
         quantized = rows.to(x.dtype)
         loss = mse.sum(dtype=torch.float64).to(mse.dtype) * (commitment_weight + codebook_weight)
         turned = (x, rows) if estimator == "rotation" and need_x else (None, None)
-        ctx.save_for_backward(*turned, remainder, code_remainders, indices)
+        ctx.save_for_backward(*turned, remainder, code_remainders, mask)
         ctx.options = (
+            indices.numel() // levels,
             codebooks.shape[0] != levels,
             estimator,
             commitment_weight,
@@ -75,7 +78,7 @@ class ResidualQuantize(Function):
         grad_quantized, grad_loss = grads[:2]
         need_x, need_codebooks = ctx.needs_input_grad[:2]
         if grad_quantized is None and grad_loss is None:
-            return (None,) * 13
+            return (None,) * 14
         grad_x, grad_codebooks = residual_backward(
             grad_quantized,
             grad_loss,
@@ -88,5 +91,5 @@ class ResidualQuantize(Function):
         return (
             grad_x if need_x else None,
             grad_codebooks.to(ctx.codebook_dtype) if need_codebooks else None,
-            *(None,) * 11,
+            *(None,) * 12,
         )

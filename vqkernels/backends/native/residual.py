@@ -8,6 +8,7 @@ from torch import Tensor
 from vqkernels._layout import like_x, row_shape
 from vqkernels.backends.native._arguments import (
     contiguous_codes,
+    flat_indices,
     flat_mask,
     pointer,
     prepared_block,
@@ -23,6 +24,7 @@ def residual(
     prepared: list[Tensor] | None,
     levels: int,
     mask: Tensor | None,
+    kept: Tensor | None,
     channel_dim: int,
     statistics: bool,
     need_x: bool,
@@ -37,7 +39,8 @@ def residual(
     remainder = like_x(x, torch.float32) if need_x else x.new_empty(0, dtype=torch.float32)
     code_remainders = x.new_empty((levels if need_codebooks else 0, k, d), dtype=torch.float32)
     codes = contiguous_codes(codebooks)
-    kept = flat_mask(mask)
+    unmasked = flat_mask(mask)
+    reach = None if kept is None else flat_indices(kept)
     core.residual(
         rows_of(x, channel_dim),
         codes.data_ptr(),
@@ -45,7 +48,8 @@ def residual(
         levels,
         books != levels,
         [prepared_block([part]) for part in prepared or ()],
-        pointer(kept),
+        pointer(unmasked),
+        pointer(reach),
         indices.data_ptr(),
         rows_of(quantized, channel_dim),
         rows_of(remainder, channel_dim) if need_x else None,

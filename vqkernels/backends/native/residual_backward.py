@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from vqkernels._layout import like_x
-from vqkernels.backends.native._arguments import ESTIMATOR, flat_indices, pointer, rows_of, threads
+from vqkernels.backends.native._arguments import ESTIMATOR, flat_mask, pointer, rows_of, threads
 from vqkernels.backends.native._core import core
 
 
@@ -19,7 +19,8 @@ def residual_backward(
     quantized: Tensor | None,
     remainder: Tensor,
     code_remainders: Tensor,
-    indices: Tensor,
+    mask: Tensor | None,
+    num_rows: int,
     shared: bool,
     estimator: str,
     commitment_weight: float,
@@ -29,12 +30,11 @@ def residual_backward(
     need_x: bool,
     need_codebooks: bool,
 ) -> tuple[Tensor, Tensor]:
-    _, k, d = code_remainders.shape
-    levels = indices.shape[-1]
+    levels, k, d = code_remainders.shape
     grad_x = like_x(remainder, dtype) if need_x else remainder.new_empty(0, dtype=dtype)
     books = (1 if shared else levels, k, d) if need_codebooks else (0,)
     grad_codebooks = code_remainders.new_empty(books)
-    flat = flat_indices(indices)
+    unmasked = flat_mask(mask)
 
     def rows(value: Tensor | None) -> Any:
         return None if value is None or not need_x else rows_of(value, channel_dim)
@@ -45,8 +45,8 @@ def residual_backward(
         rows(quantized),
         rows(remainder),
         code_remainders.data_ptr() if need_codebooks else 0,
-        flat.data_ptr(),
-        flat.numel() // levels,
+        pointer(unmasked),
+        num_rows,
         d,
         k,
         levels,

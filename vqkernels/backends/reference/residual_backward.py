@@ -16,7 +16,8 @@ def residual_backward(
     quantized: Tensor | None,
     remainder: Tensor,
     code_remainders: Tensor,
-    indices: Tensor,
+    mask: Tensor | None,
+    num_rows: int,
     shared: bool,
     estimator: str,
     commitment_weight: float,
@@ -31,7 +32,7 @@ def residual_backward(
     The derivative of every level's term is a multiple of what the level leaves, r_l - c_l, and the
     forward has added these up. The estimator acts once, between x and the sum of its codes.
     """
-    valid = (indices[..., 0] >= 0).reshape(-1, 1)
+    valid = remainder.new_ones(num_rows, dtype=torch.bool) if mask is None else mask.reshape(-1)
     scale = None
     if grad_loss is not None:
         size = remainder.shape[channel_dim] if need_x else code_remainders.shape[2]
@@ -49,7 +50,7 @@ def residual_backward(
             grad = rotate_back(upstream, *ends)
         if scale is not None:
             grad = grad + scale * commitment_weight * left
-        grad = torch.where(valid, grad, upstream)
+        grad = torch.where(valid[:, None], grad, upstream)
         grad_x = write_rows(grad.to(dtype), like_x(remainder, dtype), channel_dim)
 
     grad_codes = code_remainders.new_empty(0)

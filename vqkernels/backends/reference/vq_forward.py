@@ -18,11 +18,13 @@ def vq_forward(
     metric: str,
     channel_dim: int,
     statistics: bool,
+    num_averaged: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """What follows the search: gather, squared error, counts and sums.
 
     Returns (quantized, indices, mse, counts, sums): ``quantized`` holds the code rows unrounded
-    (wide), x itself where masked and NaN for non-finite rows; masked indices become -1.
+    (wide), x itself where masked and NaN for non-finite rows; masked indices become -1. The mean
+    is over ``num_averaged`` rows, if given, and not over those that are unmasked.
     """
     dtype = wide(x.dtype, codebook.dtype)
     rows = as_rows(x, channel_dim)
@@ -34,7 +36,8 @@ def vq_forward(
     chosen = torch.where(rows.isfinite().all(dim=1)[:, None], chosen, torch.nan)
     compared = unit_rows(rows.double()) if metric == "cosine" else rows.double()
     error = torch.where(valid[:, None], compared - chosen.double(), 0.0)
-    count = (valid.sum() * rows.shape[1]).clamp(min=1)
+    num_averaged = valid.sum() if num_averaged is None else num_averaged
+    count = (num_averaged * rows.shape[1]).clamp(min=1)
     mse = (fixed_sum(error.square().sum(dim=1)) / count).to(dtype)
 
     quantized = torch.where(valid[:, None], chosen, rows.to(dtype))

@@ -12,11 +12,12 @@ from vqkernels.backends.triton._row_facts import as_bytes, key_dtype, row_facts
 from vqkernels.backends.triton._tiles import tile
 
 
-@triton.jit(do_not_specialize=["num_rows", "num_codes"])
+@triton.jit(do_not_specialize=["num_rows", "num_codes", "level"])
 def _assign_kernel(
     x_ptr,  # (N, D) through strides, fp32 | fp16 | bf16
     codebook_ptr,  # (K, D) contiguous, fp32 | fp16 | bf16
     mask_ptr,  # (N,) uint8 | None
+    kept_ptr,  # (N,) int64, levels that the row takes part in | None: all
     found_ptr,  # (N,) int64, what the search returned
     indices_ptr,  # (N,) int64 through a stride; may be found_ptr
     keys_ptr,  # (N,) int16 | int32
@@ -26,8 +27,10 @@ def _assign_kernel(
     remainder_ptr,  # (N, D) like quantized, fp32 | None: the sum of ``left`` over the levels
     errors_ptr,  # (programs,) fp64, sums of squares
     valid_ptr,  # (programs,) int32, rows that are not masked
+    lost_ptr,  # (programs,) int32, rows that take part and are not finite
     num_rows,
     num_codes,
+    level,
     dim,
     index_stride,
     size1,
@@ -60,9 +63,12 @@ def _assign_kernel(
     valid = row_ok
     if mask_ptr is not None:
         valid = valid & (tl.load(mask_ptr + row, mask=row_ok, other=0) != 0)
+    taking = valid
+    if kept_ptr is not None:
+        taking = valid & (tl.load(kept_ptr + row, mask=row_ok, other=0) > level)
     code = tl.load(found_ptr + row, mask=row_ok, other=0)
-    tl.store(indices_ptr + row * index_stride, tl.where(valid, code, -1), mask=row_ok)
-    key = tl.where(valid & finite, code, num_codes)
+    tl.store(indices_ptr + row * index_stride, tl.where(taking, code, -1), mask=row_ok)
+    key = tl.where(taking & finite, code, num_codes)
     tl.store(keys_ptr + row, key.to(keys_ptr.dtype.element_ty), mask=row_ok)
 
     error = tl.zeros((BLOCK_N, BLOCK_D), tl.float64)
@@ -70,7 +76,7 @@ def _assign_kernel(
         column = start + tl.arange(0, BLOCK_D).to(tl.int64)
         column_ok = (column < dim)[None, :]
         inside = row_ok[:, None] & column_ok
-        counts = valid[:, None] & column_ok
+        counts = taking[:, None] & column_ok
         x = tl.load(x_row[:, None] + column[None, :] * x_dim_stride, mask=inside, other=0.0)
         x = x.to(tl.float32)
         at = codebook_ptr + (code[:, None] * dim + column[None, :])
@@ -83,21 +89,24 @@ def _assign_kernel(
         error += difference * difference
 
         q_at = q_row[:, None] + column[None, :] * q_dim_stride
-        out = tl.where(valid[:, None], chosen, x)
+        out = tl.where(taking[:, None], chosen, tl.where(valid[:, None], 0.0, x))
         if not FIRST:
             so_far = tl.load(quantized_ptr + q_at, mask=inside, other=0.0)
-            out = tl.where(valid[:, None], so_far + chosen, so_far)
+            out = tl.where(taking[:, None], so_far + chosen, so_far)
         tl.store(quantized_ptr + q_at, out, mask=inside)
         left = tl.where(counts, x - chosen, 0.0)
         if left_ptr is not None:
             tl.store(left_ptr + (row[:, None] * dim + column[None, :]), left, mask=inside)
         if remainder_ptr is not None:
             if not FIRST:
-                left += tl.load(remainder_ptr + q_at, mask=inside, other=0.0)
+                so_far = tl.load(remainder_ptr + q_at, mask=inside, other=0.0)
+                left = tl.where(taking[:, None], so_far + left, so_far)
             tl.store(remainder_ptr + q_at, left, mask=inside)
 
     tl.store(errors_ptr + tl.program_id(0), tl.sum(tl.sum(error, axis=1), axis=0))
     tl.store(valid_ptr + tl.program_id(0), tl.sum(valid.to(tl.int32), axis=0))
+    lost = taking & (finite == 0)
+    tl.store(lost_ptr + tl.program_id(0), tl.sum(lost.to(tl.int32), axis=0))
 
 
 @triton.jit(do_not_specialize=["num_parts"])
@@ -136,6 +145,7 @@ class Assignment:
         parts = (mse.numel(), self._parts)
         self._errors = torch.empty(parts, dtype=torch.float64, device=x.device)
         self._valid = torch.empty(parts, dtype=torch.int32, device=x.device)
+        self._lost = torch.empty_like(self._valid)
 
     def level(
         self,
@@ -143,6 +153,7 @@ class Assignment:
         x: Tensor,
         codebook: Tensor,
         mask: Tensor | None,
+        kept: Tensor | None,
         found: Tensor,
         indices: Tensor,
         quantized: Tensor,
@@ -159,6 +170,7 @@ class Assignment:
                 x,
                 codebook,
                 as_bytes(mask),
+                kept,
                 found,
                 indices,
                 keys,
@@ -168,8 +180,10 @@ class Assignment:
                 remainder,
                 self._errors[level],
                 self._valid[level],
+                self._lost[level],
                 self._rows,
                 len(codebook),
+                level,
                 self._dim,
                 indices.stride(0),
                 *joint_layout(self._channel_dim, x, quantized),
@@ -179,9 +193,9 @@ class Assignment:
             )
         return keys, inverse_norms
 
-    def valid_rows(self) -> Tensor:
-        """(L,) int64, rows that are not masked."""
-        return self._valid.sum(dim=1)
+    def lost_rows(self) -> Tensor:
+        """(L,) int64, rows that take part in a level and are not finite there."""
+        return self._lost.sum(dim=1)
 
     def finish(self) -> None:
         with torch.cuda.device_of(self._mse):

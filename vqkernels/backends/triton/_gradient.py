@@ -50,7 +50,7 @@ def _gradient_kernel(
     x_ptr,  # (N, D) through strides, fp32 | fp16 | bf16 | None unless needed
     quantized_ptr,  # (N, D) through strides, fp32 | None unless needed
     left_ptr,  # (N, D) through strides, fp32: what is left of x | None: x (or x/|x|) - quantized
-    indices_ptr,  # (N,) int64 through a stride
+    indices_ptr,  # (N,) any integer through a stride, negative where masked | None: nowhere
     valid_ptr,  # (parts,) int32
     grad_x_ptr,  # (N, D) through strides, fp32 | fp16 | bf16
     num_rows,
@@ -93,7 +93,9 @@ def _gradient_kernel(
 ):
     row = tl.program_id(0).to(tl.int64) * BLOCK_N + tl.arange(0, BLOCK_N)
     row_ok = row < num_rows
-    valid = tl.load(indices_ptr + row * index_stride, mask=row_ok, other=-1) >= 0
+    valid = row_ok
+    if indices_ptr is not None:
+        valid = tl.load(indices_ptr + row * index_stride, mask=row_ok, other=-1) >= 0
     i0, i1, i2, i3 = split_row(row, size1, size2, size3)
     g_start = row_start(i0, i1, i2, i3, g_stride0, g_stride1, g_stride2, g_stride3)
     x_start = row_start(i0, i1, i2, i3, x_stride0, x_stride1, x_stride2, x_stride3)
@@ -192,7 +194,7 @@ def write_gradient(
     x: Tensor | None,
     quantized: Tensor | None,
     left: Tensor | None,
-    indices: Tensor,
+    indices: Tensor | None,
     valid: Tensor | None,
     channel_dim: int,
     *,
@@ -200,11 +202,13 @@ def write_gradient(
     estimator: str,
     commitment_weight: float,
 ) -> None:
-    """Writes the gradient in x; ``indices`` is (N,), ``valid`` what ``count_valid`` said of it.
+    """Writes the gradient in x; ``indices`` is (N,), or None where no row is masked, and ``valid``
+    what ``count_valid`` said of it.
 
     ``joint_layout`` of the tensors must exist. The kernel says which of them may be None.
     """
-    n, dim = indices.numel(), grad_x.shape[channel_dim]
+    dim = grad_x.shape[channel_dim]
+    n = grad_x.numel() // dim
     block_n, block_d = tile(grad_x, channel_dim)
     with torch.cuda.device_of(grad_x):
         _gradient_kernel[(triton.cdiv(n, block_n),)](
@@ -219,7 +223,7 @@ def write_gradient(
             n,
             0 if valid is None else valid.numel(),
             dim,
-            indices.stride(0),
+            0 if indices is None else indices.stride(0),
             commitment_weight,
             *joint_layout(channel_dim, grad_quantized, x, quantized, left, grad_x),
             IS_COSINE=metric == "cosine",

@@ -12,8 +12,8 @@ _PART = 4096
 
 @triton.jit(do_not_specialize=["num_rows"])
 def _count_valid_kernel(
-    indices_ptr,  # (N,) int64 through a stride
-    valid_ptr,  # (parts,) int32, indices that are not -1
+    indices_ptr,  # (N,) any integer through a stride
+    valid_ptr,  # (parts,) int32, indices that are not negative
     num_rows,
     index_stride,
     PART: tl.constexpr,
@@ -23,12 +23,18 @@ def _count_valid_kernel(
     tl.store(valid_ptr + tl.program_id(0), tl.sum((index >= 0).to(tl.int32), axis=0))
 
 
-def count_valid(indices: Tensor) -> Tensor:
-    """Counts of the indices (N,) that are not -1, part by part: ``loss_scale`` adds them."""
-    n = indices.numel()
-    valid = torch.empty(triton.cdiv(n, _PART), dtype=torch.int32, device=indices.device)
+def count_valid(indices: Tensor | None, num_rows: int, device: torch.device) -> Tensor:
+    """How many of the indices (N,) are not negative, part by part: ``loss_scale`` adds them.
+
+    None stands for N valid ones.
+    """
+    if indices is None:
+        return torch.full((1,), num_rows, dtype=torch.int32, device=device)
+    valid = torch.empty(triton.cdiv(num_rows, _PART), dtype=torch.int32, device=device)
     with torch.cuda.device_of(indices):
-        _count_valid_kernel[(valid.numel(),)](indices, valid, n, indices.stride(0), PART=_PART)
+        _count_valid_kernel[(valid.numel(),)](
+            indices, valid, num_rows, indices.stride(0), PART=_PART
+        )
     return valid
 
 

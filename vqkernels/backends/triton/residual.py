@@ -23,6 +23,7 @@ def residual(
     prepared: list[Tensor] | None,
     levels: int,
     mask: Tensor | None,
+    kept: Tensor | None,
     channel_dim: int,
     statistics: bool,
     need_x: bool,
@@ -33,11 +34,12 @@ def residual(
     quantized = like_x(x, torch.float32)
     if joint_layout(channel_dim, x, quantized) is None:
         options = (channel_dim, statistics, need_x, need_codebooks)
-        step = residual(x.contiguous(), codebooks, None, levels, mask, *options)
+        step = residual(x.contiguous(), codebooks, None, levels, mask, kept, *options)
         remainder = like_x(x, torch.float32).copy_(step[5]) if need_x else step[5]
         return quantized.copy_(step[0]), *step[1:5], remainder, step[6]
 
     codebooks = codebooks.contiguous()
+    kept = None if kept is None else kept.contiguous()
     books, k, dim = codebooks.shape
     remainder = like_x(x, torch.float32) if need_x else x.new_empty(0, dtype=torch.float32)
     indices = x.new_empty((*row_shape(x, channel_dim), levels), dtype=torch.int64)
@@ -55,7 +57,7 @@ def residual(
         found, _ = nearest_code(rows, codes, "l2", channel_dim)
         left = buffers[level % 2]
         keys, _ = after.level(
-            *(level, rows, codes, mask, found.view(-1), flat[:, level], quantized, left),
+            *(level, rows, codes, mask, kept, found.view(-1), flat[:, level], quantized, left),
             remainder if need_x else None,
         )
         runs = find_runs(keys, k, counts[level])
@@ -67,7 +69,7 @@ def residual(
     after.finish()
     if need_codebooks:
         # The sums leave out rows that are not finite; the gradient of their code, 0, shows them.
-        lost = after.valid_rows() != counts.sum(dim=1)
+        lost = after.lost_rows() > 0
         code_remainders[:, 0].masked_fill_(lost[:, None], torch.nan)
     return quantized, indices, mse, counts, sums, remainder, code_remainders
 

@@ -45,7 +45,8 @@ def residual_backward(
     quantized: Tensor | None,
     remainder: Tensor,
     code_remainders: Tensor,
-    indices: Tensor,
+    mask: Tensor | None,
+    num_rows: int,
     shared: bool,
     estimator: str,
     commitment_weight: float,
@@ -56,9 +57,9 @@ def residual_backward(
     need_codebooks: bool,
 ) -> tuple[Tensor, Tensor]:
     """Gradients in x and the codes as ``reference.residual_backward`` defines them."""
-    levels, k, dim = indices.shape[-1], *code_remainders.shape[1:]
-    first = indices.reshape(-1, levels)[:, 0]
-    valid = None if grad_loss is None else count_valid(first)
+    levels, k, dim = code_remainders.shape
+    marks = None if mask is None else mask.reshape(-1).to(torch.int8) - 1
+    valid = None if grad_loss is None else count_valid(marks, num_rows, remainder.device)
     grad_x = remainder.new_empty(0, dtype=dtype)
     if need_x:
         grad_x = like_x(remainder, dtype)
@@ -70,7 +71,7 @@ def residual_backward(
             rows = tuple(None if row is None else row.contiguous() for row in rows)
             written = torch.empty_like(grad_x, memory_format=torch.contiguous_format)
         write_gradient(
-            *(written, rows[0], grad_loss, *rows[1:], first, valid, channel_dim),
+            *(written, rows[0], grad_loss, *rows[1:], marks, valid, channel_dim),
             metric="l2",
             estimator="rotation" if turns else "straight_through",
             commitment_weight=commitment_weight,

@@ -25,6 +25,7 @@ def _follow_kernel(
     order_ptr,  # (count,) int64
     rows_ptr,  # (levels, count, D) fp32
     found_ptr,  # () int64
+    numbers_ptr,  # (count,) int64, out: the rows of x
     num_codes,
     books,
     levels,
@@ -49,6 +50,8 @@ def _follow_kernel(
     row, found = sampled_rows(positions_ptr, keys_ptr, order_ptr, slot, slot_ok, count, steps)
     if (tl.program_id(0) == 0) & (tl.program_id(1) == 0):
         tl.store(found_ptr, found)
+    if tl.program_id(1) == 0:
+        tl.store(numbers_ptr + slot, row, mask=slot_ok)
     i0, i1, i2, i3 = split_row(row, size1, size2, size3)
     start = row_start(i0, i1, i2, i3, stride0, stride1, stride2, stride3)
     x_at = x_ptr + (start[:, None] + column[None, :] * dim_stride)
@@ -74,14 +77,17 @@ def follow_rows(
     count: int,
     seed: int,
     channel_dim: int,
-) -> tuple[Tensor, Tensor]:
-    """Drawn rows as every level met them, (levels, count, D); x itself alone without indices."""
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Drawn rows as every level met them, (levels, count, D), how many are usable, and their
+    numbers; x itself alone without indices.
+    """
     if joint_layout(channel_dim, x) is None:
         x = x.contiguous()
     levels, dim = 1 if indices is None else indices.shape[-1], x.shape[channel_dim]
     books, k = (1, 0) if codebooks is None else codebooks.shape[:2]
     rows = torch.empty(levels, count, dim, dtype=torch.float32, device=x.device)
     found = torch.empty_like(clock)
+    numbers = torch.empty(count, dtype=torch.int64, device=x.device)
     drawn = draw(x, mask, clock, count, seed, channel_dim)
     block_n, block_d = tile_of_length(dim)
     with torch.cuda.device_of(x):
@@ -92,6 +98,7 @@ def follow_rows(
             *drawn,
             rows,
             found,
+            numbers,
             k,
             books,
             levels,
@@ -102,7 +109,7 @@ def follow_rows(
             BLOCK_N=block_n,
             BLOCK_D=block_d,
         )
-    return rows, found
+    return rows, found, numbers
 
 
 def sample_residuals(
@@ -114,6 +121,6 @@ def sample_residuals(
     count: int,
     seed: int,
     channel_dim: int,
-) -> tuple[Tensor, Tensor]:
-    """The rows that ``sample_rows`` draws as every level met them, and how many are usable."""
+) -> tuple[Tensor, Tensor, Tensor]:
+    """As ``ops.sample_residuals.in_torch`` defines them."""
     return follow_rows(x, codebooks, indices, mask, clock, count, seed, channel_dim)

@@ -11,5 +11,5 @@ def sample_rows(
     x: Tensor, mask: Tensor | None, clock: Tensor, count: int, seed: int, channel_dim: int
 ) -> tuple[Tensor, Tensor]:
     """``count`` rows in hashed order, float32, and how many at the front are usable."""
-    rows, found = follow_rows(x, None, None, mask, clock, count, seed, channel_dim)
+    rows, found, _ = follow_rows(x, None, None, mask, clock, count, seed, channel_dim)
     return rows[0], found

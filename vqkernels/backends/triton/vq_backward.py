@@ -41,7 +41,7 @@ def vq_backward(
         return grad_x.copy_(step[0]), step[1]
     flat = indices.reshape(-1)
     if need_x:
-        valid = None if grad_loss is None else count_valid(flat)
+        valid = None if grad_loss is None else count_valid(flat, flat.numel(), x.device)
         write_gradient(
             *(grad_x, grad_quantized, grad_loss, x, quantized, None, flat, valid, channel_dim),
             metric=metric,
