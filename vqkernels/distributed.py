@@ -140,8 +140,3 @@ def _usable_first(rows: Tensor, filled: Tensor) -> tuple[Tensor, Tensor]:
     order = usable.to(torch.int32).argsort(descending=True, stable=True)
     slot = torch.arange(len(rows), device=rows.device)
     return rows[order[slot % found.clamp(min=1)]], found
-
-
-def own_rank() -> int:
-    """The number of this process among all; 0 where it is alone."""
-    return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0

@@ -20,6 +20,8 @@ _INITS = ("kmeans", "uniform", "normal")
 # when the optimizer trains the codebook, and limits that nothing reads without candidates.
 _COUNTS_ONLY = EMA(decay=0.99)
 _NO_REVIVAL = Revive()
+# The default of ``revive``, told from an equal option that somebody asked for by its identity.
+DEFAULT_REVIVE = Revive()
 
 
 class LearnedCodebook(FullPrecision):
@@ -72,6 +74,10 @@ class LearnedCodebook(FullPrecision):
             raise TypeError(f"update must be EMA(...), Gradient(...) or None, got {update!r}")
         if not (revive is None or isinstance(revive, Revive)):
             raise TypeError(f"revive must be Revive(...) or None, got {revive!r}")
+        if update is None and revive is not None and revive is not DEFAULT_REVIVE:
+            raise ValueError(
+                f"revive must be None with update=None, which never moves a code, got {revive!r}"
+            )
         if frozen is not None:
             _checks.booleans("frozen", frozen)
             _checks.shaped("frozen", frozen, (num_embeddings,))

@@ -8,12 +8,12 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from vqkernels import _checks, distributed, functional, ops
+from vqkernels import _checks, functional, ops
 from vqkernels._assign import drawn_codes, quantize_to_many
 from vqkernels._layout import row_shape
 from vqkernels._nearest_codes import search_many
 from vqkernels.distributed import Statistics
-from vqkernels.nn._learned_codebook import LearnedCodebook
+from vqkernels.nn._learned_codebook import DEFAULT_REVIVE, LearnedCodebook
 from vqkernels.nn._quantizer import Learnt, Quantizer
 from vqkernels.options import EMA, Assign, Gradient, Revive, Sample, TopK, Update
 from vqkernels.outputs import VQOutput
@@ -47,8 +47,8 @@ class VectorQuantizer(LearnedCodebook, Quantizer):
         init: "kmeans" (10 iterations on the first training batch), "uniform" in [-1/K, 1/K],
             "normal", or a (K, D) tensor. Until k-means has run, the codebook holds the "normal"
             draw.
-        revive: ``Revive(...)`` replaces dead codes by rows of the batch, None never does. A frozen
-            codebook is never revived.
+        revive: ``Revive(...)`` replaces dead codes by rows of the batch, None never does. With
+            ``update=None`` the default counts as None and any other value is refused.
         assign: None takes the nearest code, ``Sample(temperature, seed)`` draws one in training,
             ``TopK(k)`` takes the k nearest.
         frozen: bool (K,), True for codes that never move: not by an update, not by k-means, not by
@@ -85,7 +85,7 @@ class VectorQuantizer(LearnedCodebook, Quantizer):
         estimator: str = "straight_through",
         metric: str = "l2",
         init: str | Tensor = "kmeans",
-        revive: Revive | None = Revive(),  # noqa: B008 (frozen)
+        revive: Revive | None = DEFAULT_REVIVE,
         assign: Assign = None,
         frozen: Tensor | None = None,
         channel_dim: int = 1,
@@ -172,13 +172,14 @@ class VectorQuantizer(LearnedCodebook, Quantizer):
         if not (self.training and isinstance(self.assign, Sample)):
             return None
         assert self.draws is not None
+        rank = 0 if self._group is None else self._group.rank
         ops.tick_(self.draws)
         return drawn_codes(
             x,
             self.codebook,
             mask,
             self.draws,
-            seed=self.assign.seed + distributed.own_rank() * _RANK_STRIDE,
+            seed=self.assign.seed + rank * _RANK_STRIDE,
             temperature=float(self.assign.temperature),
             metric=self.metric,
             channel_dim=channel,
