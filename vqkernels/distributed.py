@@ -11,6 +11,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+_STRIDE = 0x9E3779B9  # odd: apart in all of the 32 bits that the hash takes of a seed
+
 
 class Statistics(NamedTuple):
     """What one training forward stores for one codebook.
@@ -88,6 +90,11 @@ def group_of(name: str | None) -> Group | None:
     return Group(str(process_group.group_name), rank, size) if size > 1 else None
 
 
+def own_seed(seed: int, group: Group | None) -> int:
+    """The seed of what every rank draws for itself."""
+    return seed if group is None else seed + group.rank * _STRIDE
+
+
 def pack(statistics: list[Statistics], group: Group) -> Tensor:
     """This rank's share of ``statistics``: one float32 vector, to be summed over the ranks."""
     parts: list[Tensor] = []
@@ -104,7 +111,7 @@ def unpack(packed: Tensor, like: list[Statistics]) -> list[Statistics]:
     """The statistics of all ranks from the sum of what they packed; ``like`` has the shapes."""
     start = 0
 
-    def take(like: Tensor, *shape: int) -> Tensor:
+    def take(like: Tensor) -> Tensor:
         nonlocal start
         part = packed[start : start + like.numel()]
         start += like.numel()

@@ -223,26 +223,8 @@ class LearnedCodebook(FullPrecision):
         return not self._init_done or (not self._alike and self._group is not None)
 
     def _initialise(self, x: Tensor, mask: Tensor | None, channel: int) -> None:
-        self._refuse_sharding()
         _ranks.start_alike([self])
         self._run_kmeans(x, mask, channel)
-
-    def _refuse_sharding(self) -> None:
-        """In a forward a parameter that FSDP shards is a copy: what is written there is lost."""
-        managed = getattr(self, "_is_fsdp_managed_module", False)
-        if not managed or not isinstance(self.update, Gradient):
-            return
-        if not self._init_done:
-            raise RuntimeError(
-                "init must be done before fully_shard with update=Gradient(...), "
-                "got a sharded one that is not initialised: call init_codebook(x) on every "
-                "rank first"
-            )
-        if self.revive is not None:
-            raise RuntimeError(
-                "revive must be None with update=Gradient(...) under fully_shard, "
-                f"got {self.revive!r}: dead codes cannot be replaced in a sharded parameter"
-            )
 
     @torch.no_grad()
     def _run_kmeans(self, x: Tensor, mask: Tensor | None, channel: int) -> None:

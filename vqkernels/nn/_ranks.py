@@ -12,6 +12,7 @@ import torch
 
 from vqkernels import distributed, ops
 from vqkernels.distributed import Group, Statistics
+from vqkernels.options import Gradient
 
 if TYPE_CHECKING:
     from vqkernels.nn._learned_codebook import LearnedCodebook
@@ -23,6 +24,8 @@ def start_alike(codebooks: Sequence[LearnedCodebook]) -> None:
 
     One collective per process group. Seeds may differ between ranks, and so may what was loaded.
     """
+    for codebook in codebooks:
+        _refuse_sharding(codebook)
     waiting: dict[str, list[LearnedCodebook]] = {}
     for codebook in codebooks:
         group = None if codebook._alike else codebook._group
@@ -33,6 +36,23 @@ def start_alike(codebooks: Sequence[LearnedCodebook]) -> None:
         initialised = [member.initialised for member in members]
         with torch.no_grad():
             ops.replicate_(state, initialised, [member._owner_key for member in members], name)
+
+
+def _refuse_sharding(codebook: LearnedCodebook) -> None:
+    """In a forward, a parameter that FSDP shards is a copy: what is written there is lost."""
+    sharded = getattr(codebook, "_is_fsdp_managed_module", False)
+    if not sharded or not isinstance(codebook.update, Gradient):
+        return
+    if not codebook._init_done:
+        raise RuntimeError(
+            f"init must be done before fully_shard with update={codebook.update}, got a sharded "
+            "codebook that is not initialised: call init_codebook(x) on every rank first"
+        )
+    if codebook.revive is not None:
+        raise RuntimeError(
+            f"revive must be None with update={codebook.update} under fully_shard, which has no "
+            f"place to write a code to, got {codebook.revive}"
+        )
 
 
 def reduced(learnt: Learnt) -> Learnt:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vqkernels import _checks, functional, ops
+from vqkernels import _checks, distributed, functional, ops
 from vqkernels._layout import row_shape
 from vqkernels._residual_quantize import residual_with_sums, stack_codebooks
 from vqkernels.distributed import Statistics
@@ -214,8 +214,6 @@ class ResidualVQ(FullPrecision, Quantizer):
     @torch.no_grad()
     def _initialise(self, x: Tensor, mask: Tensor | None, channel: int) -> None:
         modules = self._codebooks()
-        for level in modules:
-            level._refuse_sharding()
         _ranks.start_alike(modules)
         left = x.detach()
         for position, level in enumerate(modules):
@@ -233,7 +231,8 @@ class ResidualVQ(FullPrecision, Quantizer):
         drop = self.dropout
         if drop is None or self.draws is None:
             return None
-        options = (drop.probability, drop.keep, drop.multiple_of, drop.seed)
+        seed = distributed.own_seed(drop.seed, self._level(0)._group)
+        options = (drop.probability, drop.keep, drop.multiple_of, seed)
         kept = ops.draw_levels_(self.draws, positions[0], self.levels, *options)
         return kept.reshape(-1, *(1 for _ in positions[1:])).expand(positions)
 

@@ -8,7 +8,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from vqkernels import _checks, functional, ops
+from vqkernels import _checks, distributed, functional, ops
 from vqkernels._assign import drawn_codes, quantize_to_many
 from vqkernels._layout import row_shape
 from vqkernels._nearest_codes import search_many
@@ -17,8 +17,6 @@ from vqkernels.nn._learned_codebook import DEFAULT_REVIVE, LearnedCodebook
 from vqkernels.nn._quantizer import Learnt, Quantizer
 from vqkernels.options import EMA, Assign, Gradient, Revive, Sample, TopK, Update
 from vqkernels.outputs import VQOutput
-
-_RANK_STRIDE = 0x9E3779B9  # odd: apart in all of the 32 bits that the hash takes of a seed
 
 
 class VectorQuantizer(LearnedCodebook, Quantizer):
@@ -175,14 +173,13 @@ class VectorQuantizer(LearnedCodebook, Quantizer):
         if not (self.training and isinstance(self.assign, Sample)):
             return None
         assert self.draws is not None
-        rank = 0 if self._group is None else self._group.rank
         ops.tick_(self.draws)
         return drawn_codes(
             x,
             self.codebook,
             mask,
             self.draws,
-            seed=self.assign.seed + rank * _RANK_STRIDE,
+            seed=distributed.own_seed(self.assign.seed, self._group),
             temperature=float(self.assign.temperature),
             metric=self.metric,
             channel_dim=channel,

@@ -12,6 +12,7 @@ from ranks import (
     K,
     assert_close,
     assert_ranks_equal,
+    gathered,
     on_its_own,
     parts,
     reductions,
@@ -108,6 +109,12 @@ def a_step_is_one_collective() -> None:
         assert reductions(lambda module=module: module(rows)) == 1
         module.eval()
         assert reductions(lambda module=module: module(rows)) == 0
+    nested = vq.nn.GroupedVQ(
+        lambda: vq.nn.ResidualVQ(lambda: quantizer(seed=RANK, d=D // 2), 2), 2
+    )
+    nested(rows)
+    assert reductions(lambda: nested(rows)) == 1
+    assert_ranks_equal(nested)
     frozen = quantizer(init="normal", update=None)
     frozen(rows)
     assert reductions(lambda: frozen(rows)) == 0
@@ -190,6 +197,17 @@ def candidates_come_from_all_ranks() -> None:
     assert set(owners) == set(range(SIZE))
 
 
+def draws_differ_between_ranks() -> None:
+    """Codes that are sampled and levels that are dropped, for the same x on every rank."""
+    x = parts([64])[0]
+    sampling = quantizer(init="normal", assign=vq.Sample(temperature=10.0))
+    dropping = vq.nn.ResidualVQ(lambda: quantizer(init="normal"), 4, dropout=vq.LevelDropout())
+    for module in (sampling, dropping):
+        drawn = gathered(module(x).indices)
+        assert all(not torch.equal(drawn[0], other) for other in drawn[1:])
+        assert_ranks_equal(module)
+
+
 CHECKS = (
     ranks_start_alike_whatever_their_seeds,
     every_kind_of_state_survives_the_start,
@@ -205,4 +223,5 @@ CHECKS = (
     kmeans_waits_for_the_first_row_on_any_rank,
     revival_draws_the_same_vectors_everywhere,
     candidates_come_from_all_ranks,
+    draws_differ_between_ranks,
 )
