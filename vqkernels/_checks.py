@@ -79,6 +79,12 @@ def integers(name: str, value: Any) -> None:
         raise TypeError(f"{name} must have an integer dtype, got {value.dtype}")
 
 
+def booleans(name: str, value: Any) -> None:
+    tensor(name, value)
+    if value.dtype != torch.bool:
+        raise TypeError(f"{name} must be torch.bool, got {value.dtype}")
+
+
 def same_device(name: str, value: Tensor, other_name: str, other: Tensor) -> None:
     if value.device != other.device:
         raise ValueError(
@@ -131,8 +137,6 @@ def mask(value: Any, x: Tensor, row_shape: tuple[int, ...]) -> None:
     """A boolean mask over positions: True where a vector counts."""
     if value is None:
         return
-    tensor("mask", value)
-    if value.dtype != torch.bool:
-        raise TypeError(f"mask must be torch.bool, got {value.dtype}")
+    booleans("mask", value)
     shaped("mask", value, row_shape)
     same_device("mask", value, "x", x)

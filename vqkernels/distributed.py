@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import torch.distributed as dist
 from torch import Tensor
 
 
@@ -21,3 +22,14 @@ class Statistics(NamedTuple):
     sums: Tensor | None
     rows: Tensor | None
     found: Tensor | None
+
+
+def own_rank() -> int:
+    """The number of this process among all; 0 where it is alone."""
+    return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
+
+
+def seed_of_rank(seed: int) -> int:
+    """The seed of what every process draws for its own batch."""
+    odd = 0x9E3779B9  # apart in all of the 32 bits that the hash takes of a seed
+    return seed + own_rank() * odd

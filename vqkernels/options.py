@@ -50,9 +50,14 @@ class Revive:
     A code is dead when its EMA count of rows per update is below ``threshold``, or below a
     quarter of the mean count where that is smaller: with fewer rows than codes in a batch, no
     code could reach an absolute threshold and all of them would be replaced at once.
+    It is dead, too, when the codebook has taken ``age`` rows per code since the code was last
+    chosen: with uniform use a code waits that long with probability exp(-age), whatever the batch
+    size, and this limit does not wait until a moving average has forgotten.
 
     Args:
         threshold: EMA count, in rows per update, under which a code is dead; above 0.
+        age: rows per code after which an idle code is dead, above 0; None leaves it to
+            ``threshold`` alone.
         every: codebook updates between two checks.
         candidates: rows kept from each batch; the j-th dead code takes candidate j modulo the
             number of candidates.
@@ -61,15 +66,63 @@ class Revive:
     """
 
     threshold: float = 1.0
+    age: float | None = 100.0
     every: int = 1
     candidates: int = 256
     seed: int = 0
 
     def __post_init__(self) -> None:
         _checks.above("Revive.threshold", self.threshold, 0.0)
+        if self.age is not None:
+            _checks.above("Revive.age", self.age, 0.0)
         _checks.integer_at_least("Revive.every", self.every, 1)
         _checks.integer_at_least("Revive.candidates", self.candidates, 1)
         _checks.integer_at_least("Revive.seed", self.seed, 0)
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Assignment by a draw: in training the code of a vector is a random one, near ones likelier.
+
+    ``p(k | x) = softmax_k(-|x - c_k|^2 / temperature)`` (Roy et al. 2018, arXiv 1805.11063,
+    section 3, with one sample); with the cosine metric the logit is ``cos(x, c_k) / temperature``.
+    Loss, statistics and gradient are those of the drawn code. In eval mode, and in ``encode``, the
+    nearest code is taken.
+
+    Args:
+        temperature: above 0, in the unit of squared distances (or of cosines); the draw tends to
+            the nearest code as it goes to 0.
+        seed: seed of the counter-based hash that draws. torch's generators are neither read nor
+            advanced. The counter is the buffer ``draws`` of the module, which counts training
+            forwards: every step draws anew, every process for itself, and a checkpointed region
+            draws the same again, if its backward comes before the next training forward (also
+            with ``EMA(every=...)``). Quantizers that stand side by side, as in groups, should
+            have different seeds: with equal ones the draws of a position go together.
+    """
+
+    temperature: float = 1.0
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        _checks.above("Sample.temperature", self.temperature, 0.0)
+        _checks.integer_at_least("Sample.seed", self.seed, 0)
+
+
+@dataclass(frozen=True)
+class TopK:
+    """Assignment to several codes: the k nearest ones, in training and in eval mode.
+
+    ``indices`` become (*positions, k), nearest first; ``quantized`` has one more axis of size k,
+    the last; the loss is the mean over all k. Statistics count the nearest code only.
+
+    Args:
+        k: number of codes, from 1 to the size of the codebook.
+    """
+
+    k: int
+
+    def __post_init__(self) -> None:
+        _checks.integer_at_least("TopK.k", self.k, 1)
 
 
 @dataclass(frozen=True)
@@ -85,8 +138,8 @@ class LevelDropout:
         keep: fewest levels that a drawn example keeps. Their number is one of keep, ..., L, all
             equally likely.
         multiple_of: the number is rounded up to a multiple of it, and to L at most.
-        seed: seed of the counter-based hash that draws. torch's generators are neither read nor
-            advanced. Processes that train on different data should each have their own.
+        seed: seed of the counter-based hash that draws; each process adds its rank. torch's
+            generators are neither read nor advanced.
     """
 
     probability: float = 1.0
@@ -102,4 +155,50 @@ class LevelDropout:
         _checks.integer_at_least("LevelDropout.seed", self.seed, 0)
 
 
+@dataclass(frozen=True)
+class Entropy:
+    """Loss that makes rows sure of their codes and the codes evenly used.
+
+    ``weight * (per_row - diversity * usage)`` of ``vq.code_entropy`` (Yu et al. 2023, arXiv
+    2310.05737, with ``diversity=1``).
+
+    Args:
+        weight: factor of the loss, at least 0.
+        temperature: of the soft assignment, above 0; in units of squared distance (l2) or of the
+            cosine.
+        diversity: factor of the usage term, at least 0.
+    """
+
+    weight: float
+    temperature: float = 1.0
+    diversity: float = 1.0
+
+    def __post_init__(self) -> None:
+        _checks.at_least("Entropy.weight", self.weight, 0.0)
+        _checks.above("Entropy.temperature", self.temperature, 0.0)
+        _checks.at_least("Entropy.diversity", self.diversity, 0.0)
+
+
+@dataclass(frozen=True)
+class Orthogonal:
+    """Loss that makes the codes orthogonal (Shin et al. 2021, arXiv 2112.00384).
+
+    ``weight * vq.code_orthogonality``.
+
+    Args:
+        weight: factor of the loss, at least 0.
+        active_only: only the codes that the batch uses take part.
+    """
+
+    weight: float
+    active_only: bool = False
+
+    def __post_init__(self) -> None:
+        _checks.at_least("Orthogonal.weight", self.weight, 0.0)
+        if not isinstance(self.active_only, bool):
+            raise TypeError(f"Orthogonal.active_only must be a bool, got {self.active_only!r}")
+
+
+Assign = Sample | TopK | None
+Regularizer = Entropy | Orthogonal
 Update = EMA | Gradient | None

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import Tensor
 
 import vqkernels as vq
+from vqkernels import ops
 from vqkernels.ops import dispatch
 
 _ROWS = 65536
@@ -34,10 +36,10 @@ def _quantize(dim: int, dtype: torch.dtype = torch.float32, **options: str) -> N
     (out.quantized.sum() + out.loss).backward()
 
 
-def _step(dim: int) -> None:
+def _step(dim: int, **options: Any) -> None:
     """Forward with statistics, backward, and the update of the codebook."""
     x, codebook = _pair(dim)
-    module = vq.nn.VectorQuantizer(*codebook.shape, init=codebook, backend="triton")
+    module = vq.nn.VectorQuantizer(*codebook.shape, init=codebook, backend="triton", **options)
     out = module(x.requires_grad_())
     (out.quantized.sum() + out.loss).backward()
     module.flush()
@@ -64,6 +66,17 @@ def _code_sums(dim: int) -> None:
         vq.code_sums(x, indices, len(codebook), deterministic=deterministic)
 
 
+def _soft(dim: int) -> None:
+    """Soft assignment with usage, its gradients, and a draw from it."""
+    x, codebook = _pair(dim)
+    options = (1.0, 1)
+    leaves = (x.clone().requires_grad_(), codebook.clone().requires_grad_())
+    log_sums, mean, usage = ops.SoftAssign.apply(*leaves, None, *options, True, "triton")
+    (log_sums.sum() + mean.sum() + usage.sum()).backward()
+    clock = torch.zeros((), dtype=torch.int64)
+    ops.sample_codes(x, codebook, log_sums.detach(), clock, 0, *options, "triton")
+
+
 def _unit_probe() -> None:
     dispatch.triton_launcher("unit_probe").share_of_bound(torch.device("cpu"))
 
@@ -83,9 +96,14 @@ CALLS: dict[str, Callable[[], None]] = {
     "quantize D=64 rotation": lambda: _quantize(64, estimator="rotation"),
     "quantize D=256": lambda: _quantize(256),
     "step D=64": lambda: _step(64),
+    "step D=64 cosine, some codes frozen": lambda: _step(
+        64, metric="cosine", frozen=torch.arange(_CODES[64]) < 2
+    ),
     "residual D=128": lambda: _residual(128),
     "residual D=128 masked, kept": lambda: _residual(128, ends=True),
     "lookup D=64": lambda: _lookup(64),
     "code sums D=64": lambda: _code_sums(64),
+    "soft D=64": lambda: _soft(64),
+    "soft D=256": lambda: _soft(256),
     "self-check": _unit_probe,
 }

@@ -49,9 +49,10 @@ void observe(uintptr_t pending_counts, uintptr_t pending_sums, uintptr_t pending
 
 void advance(uintptr_t codebook, uintptr_t cluster_size, uintptr_t embed_sum,
              uintptr_t pending_counts, uintptr_t pending_sums, uintptr_t candidates,
-             uintptr_t pending_steps, uintptr_t clock, int64_t num_codes, int64_t dim,
-             int64_t num_candidates, double decay, double epsilon, int64_t steps_due, bool unit,
-             double threshold, int64_t revive_every, int threads) {
+             uintptr_t pending_steps, uintptr_t clock, uintptr_t idle, uintptr_t revived,
+             uintptr_t frozen, int64_t num_codes, int64_t dim, int64_t num_candidates, double decay,
+             double epsilon, int64_t steps_due, bool unit, double threshold, int64_t idle_limit,
+             int64_t revive_every, int threads) {
   if (candidates != 0 && num_candidates < 1)
     refuse("num_candidates", "be positive", std::to_string(num_candidates));
   if (revive_every < 1) refuse("revive_every", "be positive", std::to_string(revive_every));
@@ -63,6 +64,9 @@ void advance(uintptr_t codebook, uintptr_t cluster_size, uintptr_t embed_sum,
                           pointer<const float>(candidates),
                           pointer<int64_t>(pending_steps),
                           pointer<int64_t>(clock),
+                          pointer<int64_t>(idle),
+                          pointer<int64_t>(revived),
+                          pointer<const int64_t>(frozen),
                           check_codes(num_codes),
                           dim,
                           num_candidates,
@@ -71,6 +75,7 @@ void advance(uintptr_t codebook, uintptr_t cluster_size, uintptr_t embed_sum,
                           steps_due,
                           unit,
                           threshold,
+                          idle_limit,
                           revive_every,
                           check_threads(threads)};
   const py::gil_scoped_release unlocked;
@@ -90,9 +95,10 @@ void define_state(py::module_& m) {
         py::arg("num_rows"), py::arg("threads"));
   m.def("advance", &advance, py::arg("codebook"), py::arg("cluster_size"), py::arg("embed_sum"),
         py::arg("pending_counts"), py::arg("pending_sums"), py::arg("candidates"),
-        py::arg("pending_steps"), py::arg("clock"), py::arg("num_codes"), py::arg("dim"),
-        py::arg("num_candidates"), py::arg("decay"), py::arg("epsilon"), py::arg("steps_due"),
-        py::arg("unit"), py::arg("threshold"), py::arg("revive_every"), py::arg("threads"));
+        py::arg("pending_steps"), py::arg("clock"), py::arg("idle"), py::arg("revived"),
+        py::arg("frozen"), py::arg("num_codes"), py::arg("dim"), py::arg("num_candidates"),
+        py::arg("decay"), py::arg("epsilon"), py::arg("steps_due"), py::arg("unit"),
+        py::arg("threshold"), py::arg("idle_limit"), py::arg("revive_every"), py::arg("threads"));
 }
 
 }  // namespace vqk::bindings

@@ -32,11 +32,20 @@ bool is_finite(const float* row, int64_t dim) {
   return nothing == 0.0f;
 }
 
-// The moving average of the rows per code; what was pending is cleared.
+bool is_frozen(const Advance& args, int64_t k) {
+  return args.frozen != nullptr && args.frozen[k] != 0;
+}
+
+// The moving average of the rows per code, and how long it has been idle; what was pending is
+// cleared.
 void move_sizes(const Advance& args) {
   const float keep = float(args.decay), take = float(1.0 - args.decay);
+  int64_t rows = 0;
+  for (int64_t k = 0; k < args.num_codes; ++k) rows += int64_t(args.pending_counts[k]);
   for (int64_t k = 0; k < args.num_codes; ++k) {
-    args.cluster_size[k] = keep * args.cluster_size[k] + take * args.pending_counts[k];
+    const float count = args.pending_counts[k];
+    args.cluster_size[k] = keep * args.cluster_size[k] + take * count;
+    if (args.idle != nullptr) args.idle[k] = count > 0.0f ? 0 : args.idle[k] + rows;
     args.pending_counts[k] = 0.0f;
   }
 }
@@ -55,9 +64,14 @@ void move_codes(const Advance& args, float mass, int64_t first, int64_t last) {
       sum[i] = keep * sum[i] + take * pending[i];
       pending[i] = 0.0f;
     }
-    if (smoothed > 0.0f)
+    if (smoothed > 0.0f && !is_frozen(args, k))
       for (int64_t i = 0; i < args.dim; ++i) code[i] = sum[i] / smoothed;
   }
+}
+
+bool is_dead(const Advance& args, float limit, int64_t k) {
+  const bool idle = args.idle != nullptr && args.idle_limit > 0 && args.idle[k] >= args.idle_limit;
+  return (idle || args.cluster_size[k] < limit) && !is_frozen(args, k);
 }
 
 // candidate[k]: the row that replaces code k. The j-th dead code has turn j, and its turn passes
@@ -66,7 +80,7 @@ void choose_dead(const Advance& args, float limit, int32_t* candidate) {
   int64_t turn = 0;
   for (int64_t k = 0; k < args.num_codes; ++k) {
     candidate[k] = alive;
-    if (!(args.cluster_size[k] < limit)) continue;
+    if (!is_dead(args, limit, k)) continue;
     const int64_t row = turn++ % args.num_candidates;
     if (is_finite(args.candidates + row * args.dim, args.dim)) candidate[k] = int32_t(row);
   }
@@ -75,16 +89,24 @@ void choose_dead(const Advance& args, float limit, int32_t* candidate) {
 void revive(const Advance& args, float limit, int64_t k, int64_t row) {
   const float* from = args.candidates + row * args.dim;
   args.cluster_size[k] = limit;
+  if (args.idle != nullptr) args.idle[k] = 0;
+  if (args.revived != nullptr) ++*args.revived;
   for (int64_t i = 0; i < args.dim; ++i) args.codebook[k * args.dim + i] = from[i];
   if (args.embed_sum != nullptr)
     for (int64_t i = 0; i < args.dim; ++i) args.embed_sum[k * args.dim + i] = from[i] * limit;
 }
 
+// Run by run, so that a frozen code between two of them keeps its bits.
 void normalize(const Advance& args) {
   const Buffer<double> norms(args.num_codes);
-  const Rows codes{args.codebook, Dtype::float32, 1,        {args.num_codes},
-                   {args.dim},    args.num_codes, args.dim, 1};
-  normalize_codes({codes, args.codebook, norms.data(), args.threads});
+  for (int64_t first = 0, last = 0; first < args.num_codes; first = last + 1) {
+    for (last = first; last < args.num_codes && !is_frozen(args, last);) ++last;
+    const int64_t count = last - first;
+    if (count == 0) continue;
+    float* codes = args.codebook + first * args.dim;
+    const Rows rows{codes, Dtype::float32, 1, {count}, {args.dim}, count, args.dim, 1};
+    normalize_codes({rows, codes, norms.data(), args.threads});
+  }
 }
 
 }  // namespace

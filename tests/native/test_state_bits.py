@@ -25,6 +25,9 @@ launched = state_launchers()
 DTYPES = [dtype for dtype in cases.DTYPES if not (interpreted() and dtype is torch.bfloat16)]
 THREADS = (1,) if interpreted() else (1, 2, 3)
 
+IDLE_LIMIT = 1 << 33
+_MARKS = ("idle", "revived", "frozen")
+
 State = dict[str, Tensor | None]
 
 
@@ -35,10 +38,12 @@ def _same_bits(got: Tensor, expected: Tensor) -> bool:
 
 
 def _state(k: int, d: int, candidates: int) -> State:
-    """About a third of the codes are dead, one has no mass at all, one candidate is infinite."""
+    """A third of the codes is small, another one idle, a fifth frozen; a candidate is infinite."""
     g = cases.generator(k)
     counts = torch.randint(0, 9, (k,), generator=g).float()
     counts[torch.rand(k, generator=g) < 0.3] = 0.0
+    if k == 37:
+        counts[0] = 2.0**24  # rows in all that float32 cannot add up
     size = torch.rand(k, generator=g) * counts
     codebook = torch.randn(k, d, generator=g)
     rows = torch.randn(candidates, d, generator=g)
@@ -52,6 +57,9 @@ def _state(k: int, d: int, candidates: int) -> State:
         "pending_rows": rows,
         "pending_steps": torch.tensor(2),
         "clock": torch.tensor(5),
+        "idle": torch.randint(0, 3 * IDLE_LIMIT // 2, (k,), generator=g),
+        "revived": torch.tensor(1 << 40),
+        "frozen": torch.randint(-4, 2, (k,), generator=g).clamp(min=0),
     }
 
 
@@ -70,7 +78,9 @@ def _agree(got: State, expected: State) -> bool:
 
 @pytest.mark.parametrize("metric", cases.METRICS)
 @pytest.mark.parametrize(
-    "without", [(), ("pending_rows",), ("embed_sum", "pending_sums")], ids=str
+    "without",
+    [(), ("pending_rows",), ("embed_sum", "pending_sums"), _MARKS, ("revived",), ("frozen",)],
+    ids=str,
 )
 @pytest.mark.parametrize(("k", "d", "candidates"), [(1, 1, 1), (37, 3, 4), (3000, 24, 256)])
 def test_advance(k: int, d: int, candidates: int, without: tuple[str, ...], metric: str) -> None:
@@ -78,8 +88,11 @@ def test_advance(k: int, d: int, candidates: int, without: tuple[str, ...], metr
         name: None if name in without else value
         for name, value in _state(k, d, candidates).items()
     }
-    for due, epsilon, every in [(2, 1e-5, 1), (1, 0.0, 3), (1, 0.0, 4), (3, 1e-5, 1)]:
-        options = (0.9, epsilon, due, metric, 0.7, every)
+    for due, epsilon, idle_limit, every in [
+        *((2, 1e-5, 0, 1), (2, 1e-5, IDLE_LIMIT, 1), (1, 0.0, IDLE_LIMIT, 3)),
+        *((1, 0.0, IDLE_LIMIT, 4), (3, 1e-5, IDLE_LIMIT, 1)),
+    ]:
+        options = (0.9, epsilon, due, metric, 0.7, idle_limit, every)
         expected = _after(advance_in_torch, state, *options)
         for threads in THREADS:
             torch.set_num_threads(threads)
@@ -154,6 +167,6 @@ def test_a_write_through_a_pointer_is_a_write_to_autograd() -> None:
     assert codebook is not None
     weight = torch.ones(37, 3, requires_grad=True)
     product = (weight * codebook).sum()
-    launched.advance(*state.values(), 0.9, 1e-5, 1, "l2", 0.7, 1)  # type: ignore[arg-type]
+    launched.advance(*state.values(), 0.9, 1e-5, 1, "l2", 0.7, 0, 1)  # type: ignore[arg-type]
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):
         product.backward()

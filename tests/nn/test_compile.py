@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import torch
-from modules import assert_same_state, batches, make_optimizer, quantizer, snapshot
+from modules import K, assert_same_state, batches, make_optimizer, quantizer, snapshot
 from torch import Tensor
 from torch._dynamo.testing import CompileCounterWithBackend
 
@@ -52,6 +52,7 @@ OPTIONS: dict[str, dict[str, Any]] = {
         "estimator": "rotation",
     },
     "Gradient": {"update": vq.Gradient()},
+    "Gradient, some codes frozen": {"update": vq.Gradient(), "frozen": torch.arange(K) % 3 == 0},
     "frozen": {"update": None},
 }
 

@@ -24,6 +24,14 @@ CONSTRUCTORS: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"update": "ema"}, TypeError, "update must be EMA(...), Gradient(...) or None, got 'ema'"),
     ({"update": vq.EMA}, TypeError, "update must be EMA(...), Gradient(...) or None, got"),
     ({"revive": True}, TypeError, "revive must be Revive(...) or None, got True"),
+    ({"frozen": [True] * 16}, TypeError, "frozen must be a torch.Tensor, got list"),
+    ({"frozen": torch.ones(16)}, TypeError, "frozen must be torch.bool, got torch.float32"),
+    ({"frozen": torch.ones(3) > 0}, ValueError, "frozen must have shape (16,), got (3,)"),
+    (
+        {"frozen": torch.ones(16) > 0, "update": None},
+        ValueError,
+        "frozen must be None with update=None, which freezes every code, got a tensor",
+    ),
     ({"estimator": "gumbel"}, ValueError, "estimator must be one of 'straight_through', 'rotatio"),
     ({"metric": "dot"}, ValueError, "metric must be one of 'l2', 'cosine', got 'dot'"),
     ({"init": "zeros"}, ValueError, "init must be one of 'kmeans', 'uniform', 'normal', got"),
@@ -31,6 +39,8 @@ CONSTRUCTORS: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"init": torch.zeros(3, 6)}, ValueError, "init must have shape (16, 6), got (3, 6)"),
     ({"init": torch.zeros(16, 6).int()}, TypeError, "init must be float32, float16, bfloat16 or"),
     ({"channel_dim": "1"}, TypeError, "channel_dim must be an integer, got '1'"),
+    ({"assign": "topk"}, TypeError, "assign must be Sample(...), TopK(...) or None, got 'topk'"),
+    ({"assign": vq.TopK(17)}, ValueError, "TopK.k must be at most num_embeddings=16, got 17"),
     ({"backend": "fast"}, ValueError, "backend must be one of 'native', 'triton', 'reference'"),
 ]
 

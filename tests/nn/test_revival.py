@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from modules import batches, quantizer
+from modules import batches, make_optimizer, quantizer, train
 from torch import Tensor
 
 import vqkernels as vq
@@ -24,6 +24,63 @@ def test_60_dead_codes_of_64_recover(update: vq.EMA | vq.Gradient) -> None:
     actives = [int(module(x).usage.active) for x in batches(60, 512)]
     assert actives[0] <= 4
     assert actives[-1] >= 60
+
+
+def _lately_in_use(**options: object) -> vq.nn.VectorQuantizer:
+    """The same, where a moving average still remembers eight rows per step for every code."""
+    module = _dying(**options)
+    module.cluster_size.fill_(8.0)
+    if module.embed_sum is not None:
+        module.embed_sum.copy_(module.codebook.detach() * 8.0)
+    return module
+
+
+@pytest.mark.parametrize("n", [64, 512])
+@pytest.mark.parametrize("update", [vq.EMA(), vq.Gradient()], ids=["EMA", "Gradient"])
+def test_the_defaults_notice_within_200_steps_whatever_the_batch_size(
+    update: vq.EMA | vq.Gradient, n: int
+) -> None:
+    module = _lately_in_use(update=update)
+    optimizer = make_optimizer(module)
+    for _ in range(4):
+        train(module, batches(50, n), optimizer)
+    (x,) = batches(1, 4096)
+    assert module(x).usage.active >= 60
+    assert module.revived >= 60
+
+
+@pytest.mark.parametrize("update", [vq.EMA(), vq.Gradient()], ids=["EMA", "Gradient"])
+def test_a_count_alone_forgets_too_slowly(update: vq.EMA | vq.Gradient) -> None:
+    module = _lately_in_use(update=update, revive=vq.Revive(age=None))
+    train(module, batches(50, 512) * 4)
+    assert module(batches(1, 4096)[0]).usage.active <= 4
+    assert module.revived == 0
+
+
+@pytest.mark.parametrize("every", [1, 2])
+def test_age_is_counted_in_rows_per_code(every: int) -> None:
+    """With 64 codes and age 2.5 a code may stay without a row for 159 rows, not for 160."""
+    update, revive = vq.EMA(every=every), vq.Revive(age=2.5)
+    module = _lately_in_use(update=update, revive=revive)
+    for x in batches(every, 159 // every):
+        module(x)
+    module.flush()
+    assert (module.codebook[4:] > 900.0).all()
+    assert (module.idle[4:] == 159 // every * every).all()
+    module(batches(1, 3)[0])
+    module.flush()
+    assert (module.codebook[4:] < 900.0).all()
+    assert not module.idle[4:].any()
+    assert module.revived == 60
+
+
+def test_age_counts_valid_rows_alone() -> None:
+    module = _lately_in_use()
+    (x,) = batches(1)
+    x[3] = torch.nan
+    module(x, torch.arange(64) % 2 == 1)
+    module.flush()
+    assert module.idle[4:].tolist() == [31] * 60
 
 
 def test_without_revival_they_stay_dead() -> None:

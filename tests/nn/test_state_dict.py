@@ -110,8 +110,9 @@ def test_a_missing_key_raises_under_strict() -> None:
 
 def test_flags_are_integers() -> None:
     """bool buffers break AveragedModel."""
-    for name in ("pending_steps", "initialised", "clock"):
-        assert quantizer().state_dict()[name].dtype == torch.int64
+    state = quantizer(frozen=torch.arange(16) < 3).state_dict()
+    for name in ("pending_steps", "initialised", "clock", "idle", "revived", "frozen"):
+        assert state[name].dtype == torch.int64
 
 
 @all_updates

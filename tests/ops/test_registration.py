@@ -35,7 +35,8 @@ BOOKS = cases.codebooks(CODES, 3)
 BOOK_INDICES = INDICES[:, None].expand(24, 3).contiguous()
 IMAGE_BOOK_INDICES = BOOK_INDICES.reshape(2, 3, 4, 3)
 _NOTHING = torch.empty(0)
-_ADVANCE = (0.9, 1e-5, 1, "l2", 1.0, 1)
+_ADVANCE = (0.9, 1e-5, 1, "l2", 1.0, 9, 1)
+_MARKS = (COUNTS.clone(), ZERO.clone(), COUNTS % 2)
 _BACKWARD = ("straight_through", 0.25, 1.0)
 _BOTH = (1, torch.float32, True, True, None)
 # op -> argument lists: with and without every optional one
@@ -45,6 +46,19 @@ ARGUMENTS: dict[str, list[tuple[Any, ...]]] = {
         (X, CODES, None, "l2", 1, None),
         (IMAGE, CODES.half(), [CODES], "cosine", 1, "reference"),
         (X[:0], CODES, None, "l2", 1, None),
+    ],
+    "nearest_codes": [
+        (X, CODES, 4, "l2", 1, None),
+        (IMAGE, CODES.half(), 11, "cosine", 1, "reference"),
+        (X[:0], CODES, 1, "l2", 1, None),
+    ],
+    "vq_assigned": [
+        (X, CODES, INDICES, None, "l2", 1, True, None),
+        (
+            *(IMAGE.bfloat16(), CODES, IMAGE_INDICES - 1, MASK.reshape(2, 3, 4)),
+            *("cosine", 1, False, None),
+        ),
+        (X.double(), CODES, INDICES, MASK, "l2", 1, True, None),
     ],
     "vq_forward": [
         (X, CODES, None, None, "l2", 1, True, None),
@@ -99,15 +113,21 @@ ARGUMENTS: dict[str, list[tuple[Any, ...]]] = {
         (_floats(), None, None, ZERO.clone(), COUNTS, None, None, None),
     ],
     "advance_": [
-        (*_ema(), _floats(), SUMS.clone(), ROWS, ONE.clone(), CLOCK.clone(), *_ADVANCE),
-        (*_ema()[:2], None, _floats(), None, None, ONE.clone(), CLOCK.clone(), *_ADVANCE),
+        (*_ema(), _floats(), SUMS.clone(), ROWS, ONE.clone(), CLOCK.clone(), *_MARKS, *_ADVANCE),
+        (
+            *(*_ema()[:2], None, _floats(), None, None, ONE.clone(), CLOCK.clone()),
+            *(None, None, None, *_ADVANCE),
+        ),
     ],
-    "draw_levels_": [(ZERO.clone(), 5, 8, 0.5, 2, 3, 1)],
+    "draw_levels": [(ZERO, 5, 8, 0.5, 2, 3, 1)],
     "kmeans_finish_": [(ZERO.clone(), FOUND, torch.tensor(-1))],
-    "kmeans_start_": [(CODES.clone(), ZERO, ROWS, FOUND)],
+    "kmeans_start_": [
+        (CODES.clone(), ZERO, ROWS, FOUND, None),
+        (CODES.clone(), ZERO, ROWS, FOUND, COUNTS % 2),
+    ],
     "kmeans_step_": [
-        (*_ema(), ZERO, COUNTS, SUMS, "l2"),
-        (CODES.clone(), None, None, ZERO, COUNTS, SUMS, "cosine"),
+        (*_ema(), ZERO, COUNTS, SUMS, COUNTS % 2, "l2"),
+        (CODES.clone(), None, None, ZERO, COUNTS, SUMS, None, "cosine"),
     ],
     "sample_residuals": [
         (X, BOOKS, BOOK_INDICES, None, None, CLOCK, 8, 0, 1),
@@ -120,6 +140,7 @@ ARGUMENTS: dict[str, list[tuple[Any, ...]]] = {
         (X, None, CLOCK, 8, 0, "l2", 1),
         (IMAGE, MASK.reshape(2, 3, 4), CLOCK, 30, 1, "cosine", 1),
     ],
+    "tick_": [(ZERO.clone(),)],
 }
 
 
@@ -173,7 +194,9 @@ def test_fakes_have_the_strides_of_the_results(layout: str, dtype: torch.dtype) 
     loss = torch.ones((), dtype=quantized.dtype)
     calls: list[tuple[str, tuple[Any, ...]]] = [
         ("nearest_code", (x, CODES, None, "l2", channel_dim, None)),
+        ("nearest_codes", (x, CODES, 3, "l2", channel_dim, None)),
         ("vq_forward", (x, CODES, None, mask, "l2", channel_dim, True, None)),
+        ("vq_assigned", (x, CODES, indices, mask, "l2", channel_dim, True, None)),
         (
             "vq_backward",
             (x, loss, x, quantized, indices, 11, "l2", *weights, channel_dim, True, True, None),

@@ -28,6 +28,9 @@ def _state(k: int = 5, d: int = 3, candidates: int = 4) -> dict[str, Tensor]:
         "pending_rows": torch.randn(candidates, d, generator=g) + 50.0,
         "pending_steps": torch.tensor(1),
         "clock": torch.tensor(0),
+        "idle": torch.zeros(k, dtype=torch.int64),
+        "revived": torch.tensor(0),
+        "frozen": torch.zeros(k, dtype=torch.int64),
     }
 
 
@@ -43,7 +46,7 @@ def _copy(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 def _advance(state: dict[str, Any], **changed: Any) -> None:
     options = {"decay": 0.5, "epsilon": 1e-5, "steps_due": 1, "metric": "l2"}
-    options |= {"threshold": 1.0, "revive_every": 1, **changed}
+    options |= {"threshold": 1.0, "idle_limit": 0, "revive_every": 1, **changed}
     ops.advance_(*state.values(), *options.values())
 
 
@@ -142,6 +145,58 @@ def test_an_optimizer_codebook_only_counts_and_revives() -> None:
     assert state["clock"] == 1
 
 
+def test_a_code_grows_older_by_the_rows_of_the_others_until_it_takes_one() -> None:
+    state = _state()
+    state["idle"] += torch.tensor([7, 7, 7, 0, 1 << 40])
+    state["pending_counts"] = torch.tensor([3.0, 0.0, 2.0**24, 1.0, 0.0])
+    _advance({**state, "pending_rows": None}, idle_limit=1)
+    rows = (1 << 24) + 4  # float32 has no such number
+    assert state["idle"].tolist() == [0, 7 + rows, 0, 0, (1 << 40) + rows]
+
+
+def test_a_code_that_reaches_the_idle_limit_is_replaced_and_counted() -> None:
+    state = _state()
+    rows = state["pending_rows"].clone()
+    state["pending_counts"] = torch.tensor([3.0, 0.0, 2.0, 0.0, 0.0])
+    state["idle"] += torch.tensor([99, 95, 99, 94, 96])
+    state["revived"].fill_(4)
+    _advance(state, idle_limit=100)
+    assert (state["codebook"] > 20).all(dim=1).tolist() == [False, True, False, False, True]
+    assert torch.equal(state["codebook"][[1, 4]], rows[:2])
+    assert state["idle"].tolist() == [0, 0, 0, 99, 0]
+    assert state["revived"] == 6
+    limit = state["cluster_size"][1]
+    assert limit == pytest.approx((5 * 1.5 + 2.5) / 5 / 4)
+    assert torch.equal(state["embed_sum"][4], rows[1] * limit)
+
+
+def test_a_code_that_finds_no_finite_candidate_stays_idle() -> None:
+    state = _state()
+    state["pending_rows"].fill_(torch.inf)
+    state["pending_counts"][1] = 0.0
+    state["idle"][1] = 100
+    _advance(state, idle_limit=100)
+    assert (state["codebook"] < 20).all()
+    assert state["idle"][1] > 100
+    assert state["revived"] == 0
+
+
+@pytest.mark.parametrize("metric", cases.METRICS)
+def test_a_frozen_code_keeps_its_bits_and_is_counted(metric: str) -> None:
+    state = _state()
+    _without_rows(state, [0, 1, 3])
+    before = _copy(state)
+    state["frozen"][[1, 2]] = 1
+    state["idle"] += 1000
+    _advance(state, idle_limit=1000, metric=metric)
+    assert torch.equal(state["codebook"][1:3], before["codebook"][1:3])
+    assert (state["codebook"] > 20).all(dim=1).tolist() == [True, False, False, True, False]
+    assert not torch.equal(state["codebook"][4], before["codebook"][4])
+    assert state["cluster_size"][2] == 0.5 * 3.0 + 0.5 * before["pending_counts"][2]
+    assert state["idle"].tolist() == [0, 1000 + int(before["pending_counts"].sum()), 0, 0, 0]
+    assert state["revived"] == 2
+
+
 def test_cosine_codes_are_normalised_after_the_move() -> None:
     state = _state()
     _advance({**state, "pending_rows": None}, metric="cosine")
@@ -205,10 +260,10 @@ def _kmeans_state() -> tuple[Tensor, Tensor, Tensor]:
 def test_kmeans_acts_only_on_a_fresh_codebook_and_real_rows(initialised: int, found: int) -> None:
     codebook, size, total = _kmeans_state()
     flag, rows = torch.tensor(initialised), torch.ones(4, 3)
-    ops.kmeans_start_(codebook, flag, rows, torch.tensor(found))
+    ops.kmeans_start_(codebook, flag, rows, torch.tensor(found), None)
     assert not codebook.any()
     counts = torch.full((5,), 2 if found else 0)
-    ops.kmeans_step_(codebook, size, total, flag, counts, torch.ones(5, 3), "l2")
+    ops.kmeans_step_(codebook, size, total, flag, counts, torch.ones(5, 3), None, "l2")
     assert not codebook.any()
     assert size.tolist() == [1.0] * 5
     assert not total.any()
@@ -217,14 +272,27 @@ def test_kmeans_acts_only_on_a_fresh_codebook_and_real_rows(initialised: int, fo
 def test_kmeans_starts_from_the_found_rows_in_turn() -> None:
     codebook, *_ = _kmeans_state()
     rows = torch.arange(12.0).reshape(4, 3)
-    ops.kmeans_start_(codebook, torch.tensor(0), rows, torch.tensor(2))
+    ops.kmeans_start_(codebook, torch.tensor(0), rows, torch.tensor(2), None)
     assert torch.equal(codebook, rows[torch.tensor([0, 1, 0, 1, 0])])
+
+
+@pytest.mark.parametrize("metric", cases.METRICS)
+def test_kmeans_leaves_frozen_codes_where_they_are(metric: str) -> None:
+    codebook, size, total = torch.full((5, 3), 7.0), torch.ones(5), torch.zeros(5, 3)
+    flag, frozen = torch.tensor(0), torch.tensor([0, 1, 0, 0, 1])
+    ops.kmeans_start_(codebook, flag, torch.ones(4, 3), torch.tensor(4), frozen)
+    assert codebook[:, 0].tolist() == [1.0, 7.0, 1.0, 1.0, 7.0]
+    counts, sums = torch.full((5,), 2), torch.full((5, 3), -4.0)
+    ops.kmeans_step_(codebook, size, total, flag, counts, sums, frozen, metric)
+    assert (codebook[:, 0] < 0).tolist() == [True, False, True, True, False]
+    assert (codebook[[1, 4]] == 7.0).all()
+    assert size.tolist() == [2.0] * 5
 
 
 def test_a_kmeans_step_moves_codes_to_their_means_and_keeps_empty_ones() -> None:
     codebook, size, total = torch.full((3, 2), 7.0), torch.ones(3), torch.zeros(3, 2)
     counts, sums = torch.tensor([4, 0, 1]), torch.tensor([[8.0, 4.0], [0.0, 0.0], [5.0, 6.0]])
-    ops.kmeans_step_(codebook, size, total, torch.tensor(0), counts, sums, "l2")
+    ops.kmeans_step_(codebook, size, total, torch.tensor(0), counts, sums, None, "l2")
     assert codebook.tolist() == [[2.0, 1.0], [7.0, 7.0], [5.0, 6.0]]
     assert size.tolist() == [4.0, 1.0, 1.0]
     assert total.tolist() == [[8.0, 4.0], [7.0, 7.0], [5.0, 6.0]]

@@ -123,8 +123,10 @@ def test_state_ops_return_the_bits_of_their_specification() -> None:
     rows[9, 3] = torch.inf
     sums, steps, clock = codes * counts[:, None], torch.tensor(2), torch.tensor(5)
     state = (codes, counts / 3, codes * counts[:, None] / 3, counts, sums, rows, steps, clock)
+    idle = torch.randint(0, 150, (3000,), generator=g)
+    state = (*state, idle, torch.tensor(1), (torch.rand(3000, generator=g) < 0.2).long())
     for metric in cases.METRICS:
-        options = (0.9, 1e-5, 2, metric, 0.7, 3)
+        options = (0.9, 1e-5, 2, metric, 0.7, 100, 3)
         expected = [value.clone() for value in state]
         advance_in_torch(*expected, *options)
         got = [value.cuda() for value in state]

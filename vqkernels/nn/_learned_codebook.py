@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -30,7 +31,7 @@ class LearnedCodebook(FullPrecision):
     Args:
         num_embeddings: K, number of codes.
         embedding_dim: D, length of a code.
-        update, metric, init, revive, backend: as in ``VectorQuantizer``.
+        update, metric, init, revive, frozen, backend: as in ``VectorQuantizer``.
     """
 
     codebook: Tensor
@@ -42,6 +43,9 @@ class LearnedCodebook(FullPrecision):
     pending_steps: Tensor
     initialised: Tensor
     clock: Tensor
+    idle: Tensor | None
+    revived: Tensor | None
+    frozen: Tensor | None
     _prepared: list[Tensor] | None
     _seen: tuple[int, int] | None  # where the codebook lay at the last call, and its version
 
@@ -54,6 +58,7 @@ class LearnedCodebook(FullPrecision):
         metric: str,
         init: str | Tensor,
         revive: Revive | None,
+        frozen: Tensor | None,
         backend: str | None,
     ) -> None:
         super().__init__()
@@ -64,6 +69,13 @@ class LearnedCodebook(FullPrecision):
             raise TypeError(f"update must be EMA(...), Gradient(...) or None, got {update!r}")
         if not (revive is None or isinstance(revive, Revive)):
             raise TypeError(f"revive must be Revive(...) or None, got {revive!r}")
+        if frozen is not None:
+            _checks.booleans("frozen", frozen)
+            _checks.shaped("frozen", frozen, (num_embeddings,))
+            if update is None:
+                raise ValueError(
+                    "frozen must be None with update=None, which freezes every code, got a tensor"
+                )
         if backend is not None:
             _checks.one_of("backend", backend, ops.dispatch.BACKENDS)
         self.num_embeddings = int(num_embeddings)
@@ -72,14 +84,14 @@ class LearnedCodebook(FullPrecision):
         self.metric = metric
         self.revive = None if update is None else revive
         self.backend = backend
-        self._make_state(_initial_codebook(init, num_embeddings, embedding_dim))
+        self._make_state(_initial_codebook(init, num_embeddings, embedding_dim), frozen)
         # A plain flag beside the buffer, so that the steps after init do not read the device.
         self._init_done = not (isinstance(init, str) and init == "kmeans")
         self.initialised.fill_(int(self._init_done))
         self._owner_key = ops.on_initialised(self._leave_init_out)
         self._drop_packed()
 
-    def _make_state(self, codebook: Tensor) -> None:
+    def _make_state(self, codebook: Tensor, frozen: Tensor | None) -> None:
         k = codebook.shape[0]
         ema, trained = isinstance(self.update, EMA), self.update is not None
         if isinstance(self.update, Gradient):
@@ -99,6 +111,12 @@ class LearnedCodebook(FullPrecision):
         self.register_buffer("pending_steps", counter.clone())
         self.register_buffer("initialised", counter.clone())
         self.register_buffer("clock", counter.clone())
+        idle = torch.zeros(k, dtype=torch.int64, device=codebook.device)
+        self.register_buffer("idle", idle if trained else None)
+        self.register_buffer("revived", counter.clone() if trained else None)
+        if frozen is not None:
+            frozen = frozen.detach().to(codebook.device, torch.int64, copy=True)
+        self.register_buffer("frozen", frozen)
 
     def flush(self) -> None:
         """Moves the codebook by whatever statistics are pending, due or not."""
@@ -114,6 +132,13 @@ class LearnedCodebook(FullPrecision):
             self._advance(self._every)
         super().train(mode)
         return self
+
+    @property
+    def _codes(self) -> Tensor:
+        """The codebook as a forward uses it: without a gradient of its frozen codes."""
+        if self.frozen is None or not isinstance(self.update, Gradient):
+            return self.codebook
+        return torch.where(self.frozen[:, None] != 0, self.codebook.detach(), self.codebook)
 
     @property
     def _every(self) -> int:
@@ -134,11 +159,15 @@ class LearnedCodebook(FullPrecision):
             self.pending_rows,
             self.pending_steps,
             self.clock,
+            self.idle,
+            self.revived,
+            self.frozen,
             ema.decay,
             ema.epsilon,
             steps_due,
             self.metric,
             revive.threshold,
+            math.ceil((revive.age or 0.0) * self.num_embeddings),
             revive.every,
         )
 
@@ -152,6 +181,7 @@ class LearnedCodebook(FullPrecision):
             self.embed_sum,
             self.initialised,
             self._owner_key,
+            self.frozen,
             x.detach(),
             mask,
             metric=self.metric,

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from vqkernels import _checks, functional, ops
 from vqkernels._layout import row_shape
 from vqkernels._residual_quantize import residual_with_sums, stack_codebooks
-from vqkernels.distributed import Statistics
+from vqkernels.distributed import Statistics, seed_of_rank
 from vqkernels.nn._full_precision import FullPrecision
 from vqkernels.nn._learned_codebook import LearnedCodebook
 from vqkernels.nn._quantizer import Learnt, Quantizer
@@ -46,8 +46,8 @@ class ResidualVQ(FullPrecision, Quantizer):
     Args:
         make: called once per level (once in all when shared); returns a new ``VectorQuantizer``.
             Or a sequence of them, one per level, where ``levels`` may be left out. They may differ
-            in their codes and in how many they have. ``metric`` must be "l2": codes of length 1
-            cannot describe residuals that shrink.
+            in their codes, in how many they have, and in which are frozen. ``metric`` must be
+            "l2": codes of length 1 cannot describe residuals that shrink.
         levels: L, at least 1.
         shared: all levels use one codebook. Its statistics are added over the levels, its
             candidates for revival are taken from all of them, and k-means sees x itself.
@@ -61,7 +61,7 @@ class ResidualVQ(FullPrecision, Quantizer):
     Attributes:
         quantizers: ModuleList of L ``VectorQuantizer``, or of one when shared.
         levels: L.
-        draws: int64, how often levels have been drawn; with ``dropout`` only.
+        draws: int64 0-d buffer, what ``dropout`` counts its draws with; None without it.
 
     Raises:
         TypeError, ValueError: an argument, or what ``make`` returns, breaks its contract.
@@ -184,7 +184,7 @@ class ResidualVQ(FullPrecision, Quantizer):
 
     def _stacked(self) -> Tensor:
         """(L, K, D), or (1, K, D) when shared; K is the largest."""
-        return stack_codebooks([level.codebook for level in self._codebooks()])
+        return stack_codebooks([level._codes for level in self._codebooks()])
 
     def _packed(self) -> list[Tensor] | None:
         if len({level.num_embeddings for level in self._codebooks()}) > 1:
@@ -212,8 +212,9 @@ class ResidualVQ(FullPrecision, Quantizer):
         drop = self.dropout
         if drop is None or self.draws is None:
             return None
-        options = (drop.probability, drop.keep, drop.multiple_of, drop.seed)
-        kept = ops.draw_levels_(self.draws, positions[0], self.levels, *options)
+        options = (drop.probability, drop.keep, drop.multiple_of, seed_of_rank(drop.seed))
+        ops.tick_(self.draws)
+        kept = ops.draw_levels(self.draws, positions[0], self.levels, *options)
         return kept.reshape(-1, *(1 for _ in positions[1:])).expand(positions)
 
     @torch.no_grad()
@@ -283,6 +284,10 @@ def _check_equal(module: Any, first: Any) -> None:
         raise TypeError(f"make must return a VectorQuantizer, got {type(module).__name__}")
     if module.metric != "l2":
         raise ValueError(f"make must return quantizers with metric='l2', got {module.metric!r}")
+    if module.assign is not None:
+        raise ValueError(
+            f"make must return quantizers with assign=None for ResidualVQ, got {module.assign!r}"
+        )
     for name in _SAME:
         value, expected = getattr(module, name), getattr(first, name)
         if value != expected:

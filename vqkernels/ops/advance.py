@@ -22,29 +22,36 @@ def _impl(
     pending_rows: Tensor | None,
     pending_steps: Tensor,
     clock: Tensor,
+    idle: Tensor | None,
+    revived: Tensor | None,
+    frozen: Tensor | None,
     decay: float,
     epsilon: float,
     steps_due: int,
     metric: str,
     threshold: float,
+    idle_limit: int,
     revive_every: int,
 ) -> None:
     """Applies what is pending when at least ``steps_due`` steps are, else changes nothing.
 
     The condition is a device predicate, never read by the host. Without ``embed_sum`` (a codebook
     trained by the optimizer) only the counts move, and revival is all that touches the codebook.
-    Does nothing in a recompute.
+    ``idle`` counts the rows that the codebook has taken since each code took one. A code is dead
+    when its size is below min(threshold, mean size / 4), or, with ``idle_limit`` above 0, when its
+    ``idle`` has reached it. A code that ``frozen`` marks is counted, but neither moves nor is
+    revived. ``revived`` counts the codes that were. Does nothing in a recompute.
     """
     if in_recompute():
         return
     state = (
         *(codebook, cluster_size, embed_sum, pending_counts, pending_sums),
-        *(pending_rows, pending_steps, clock),
+        *(pending_rows, pending_steps, clock, idle, revived, frozen),
     )
     launch = in_torch
     if fits(*state):
         launch = implementation("advance_", in_torch, codebook)
-    launch(*state, decay, epsilon, steps_due, metric, threshold, revive_every)
+    launch(*state, decay, epsilon, steps_due, metric, threshold, idle_limit, revive_every)
 
 
 def fits(
@@ -56,13 +63,17 @@ def fits(
     pending_rows: Tensor | None,
     pending_steps: Tensor,
     clock: Tensor,
+    idle: Tensor | None,
+    revived: Tensor | None,
+    frozen: Tensor | None,
 ) -> bool:
     """Whether a launcher can work on these where they lie."""
     k, d = codebook.shape
     r = 0 if pending_rows is None else pending_rows.shape[0]
     floats: Expected = [(codebook, (k, d)), (embed_sum, (k, d)), (pending_sums, (k, d))]
     floats += [(cluster_size, (k,)), (pending_counts, (k,)), (pending_rows, (r, d))]
-    whole: Expected = [(pending_steps, ()), (clock, ())]
+    whole: Expected = [(pending_steps, ()), (clock, ()), (revived, ())]
+    whole += [(idle, (k,)), (frozen, (k,))]
     device = codebook.device
     return lie(torch.float32, floats, device) and lie(torch.int64, whole, device)
 
@@ -76,11 +87,15 @@ def in_torch(
     pending_rows: Tensor | None,
     pending_steps: Tensor,
     clock: Tensor,
+    idle: Tensor | None,
+    revived: Tensor | None,
+    frozen: Tensor | None,
     decay: float,
     epsilon: float,
     steps_due: int,
     metric: str,
     threshold: float,
+    idle_limit: int,
     revive_every: int,
 ) -> None:
     """The specification, on any device."""
@@ -93,50 +108,62 @@ def in_torch(
         )
         if metric == "cosine":
             codes, _ = normalize_codes(codes)
+    if frozen is not None:
+        codes = torch.where(frozen[:, None] != 0, codebook, codes)
+    age = None
+    if idle is not None:
+        age = torch.where(pending_counts > 0, 0, idle + pending_counts.long().sum())
     ticked = clock + due.to(clock.dtype)
     if pending_rows is not None:
-        check = ticked % revive_every == 0
-        codes, size, total = _revive(codes, size, total, pending_rows, threshold, check)
+        limit = (fixed_sum(size) / (4 * size.numel())).clamp(max=threshold)
+        dead = _dead(size, limit, age, idle_limit, frozen) & (ticked % revive_every == 0)
+        dead, rows = _replacements(dead, pending_rows)
+        codes = torch.where(dead[:, None], rows, codes)
+        size = torch.where(dead, limit, size)
+        if total is not None:
+            total = torch.where(dead[:, None], rows * limit, total)
+        if age is not None:
+            age = age.masked_fill(dead, 0)
+        if revived is not None:
+            revived.add_((dead & due).sum())
 
-    codebook.copy_(torch.where(due, codes, codebook))
-    cluster_size.copy_(torch.where(due, size, cluster_size))
-    if embed_sum is not None and total is not None:
-        embed_sum.copy_(torch.where(due, total, embed_sum))
+    state = (codebook, codes), (cluster_size, size), (embed_sum, total), (idle, age)
+    for old, new in state:
+        if old is not None and new is not None:
+            old.copy_(torch.where(due, new, old))
     clock.copy_(ticked)
     for pending in (pending_counts, pending_sums, pending_steps):
         if pending is not None:
             pending.masked_fill_(due, 0)
 
 
-def _revive(
-    codes: Tensor,
-    size: Tensor,
-    total: Tensor | None,
-    candidates: Tensor,
-    threshold: float,
-    check: Tensor,
-) -> tuple[Tensor, Tensor, Tensor | None]:
-    """The j-th dead code becomes candidate j mod R, with the limit as its size.
+def _dead(
+    size: Tensor, limit: Tensor, idle: Tensor | None, idle_limit: int, frozen: Tensor | None
+) -> Tensor:
+    dead = size < limit
+    if idle is not None and idle_limit > 0:
+        dead |= idle >= idle_limit
+    if frozen is not None:
+        dead &= frozen == 0
+    return dead
+
+
+def _replacements(dead: Tensor, candidates: Tensor) -> tuple[Tensor, Tensor]:
+    """Which codes are replaced, and the row for each: the j-th dead code takes candidate j mod R.
 
     A candidate that is not finite (none has been seen yet) revives nothing.
     """
-    limit = (fixed_sum(size) / (4 * size.numel())).clamp(max=threshold)
-    dead = (size < limit) & check
     turn = (dead.long().cumsum(0) - 1).clamp(min=0) % candidates.shape[0]
     rows = candidates[turn]
-    dead &= rows.isfinite().all(dim=1)
-    codes = torch.where(dead[:, None], rows, codes)
-    size = torch.where(dead, limit, size)
-    if total is not None:
-        total = torch.where(dead[:, None], rows * limit, total)
-    return codes, size, total
+    return dead & rows.isfinite().all(dim=1), rows
 
 
 advance_ = define(
     "advance_(Tensor(a!) codebook, Tensor(b!) cluster_size, Tensor(c!)? embed_sum, "
     "Tensor(d!) pending_counts, Tensor(e!)? pending_sums, Tensor? pending_rows, "
-    "Tensor(f!) pending_steps, Tensor(g!) clock, float decay, float epsilon, int steps_due, "
-    "str metric, float threshold, int revive_every) -> ()",
+    "Tensor(f!) pending_steps, Tensor(g!) clock, Tensor(h!)? idle, Tensor(i!)? revived, "
+    "Tensor? frozen, float decay, float epsilon, int steps_due, str metric, float threshold, "
+    "int idle_limit, int revive_every) -> ()",
     _impl,
     no_result,
 )

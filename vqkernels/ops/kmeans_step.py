@@ -20,16 +20,24 @@ from vqkernels.ops._library import define, no_result
 from vqkernels.ops.normalize_codes import normalize_codes
 
 
-def _start_impl(codebook: Tensor, initialised: Tensor, rows: Tensor, found: Tensor) -> None:
-    """Code k starts as usable row k mod ``found``."""
-    active = (initialised == 0) & (found > 0)
+def _may_move(active: Tensor, frozen: Tensor | None) -> Tensor:
+    """``active``, () or (K,), without the frozen codes; (1, 1) or (K, 1)."""
+    return (active if frozen is None else active & (frozen == 0)).view(-1, 1)
+
+
+def _start_impl(
+    codebook: Tensor, initialised: Tensor, rows: Tensor, found: Tensor, frozen: Tensor | None
+) -> None:
+    """Code k starts as usable row k mod ``found``; one that ``frozen`` marks stays."""
+    active = _may_move((initialised == 0) & (found > 0), frozen)
     k = torch.arange(codebook.shape[0], device=codebook.device)
     seeds = rows[k % found.clamp(min=1)].to(codebook.dtype)
     codebook.copy_(torch.where(active, seeds, codebook))
 
 
 kmeans_start_ = define(
-    "kmeans_start_(Tensor(a!) codebook, Tensor initialised, Tensor rows, Tensor found) -> ()",
+    "kmeans_start_(Tensor(a!) codebook, Tensor initialised, Tensor rows, Tensor found, "
+    "Tensor? frozen) -> ()",
     _start_impl,
     no_result,
 )
@@ -42,19 +50,20 @@ def _step_impl(
     initialised: Tensor,
     counts: Tensor,
     sums: Tensor,
+    frozen: Tensor | None,
     metric: str,
 ) -> None:
-    """One Lloyd iteration: each code becomes the mean of its rows, an empty one stays.
+    """One Lloyd iteration: each code becomes the mean of its rows; empty and frozen ones stay.
 
     cluster_size = max(counts, 1) and embed_sum = codebook * cluster_size: with an unscaled sum the
     first EMA update would pull every code to the origin.
     """
     active = (initialised == 0) & (counts.sum() > 0)
-    filled = active & (counts > 0)
+    filled = _may_move(active & (counts > 0), frozen)
     means = (sums.double() / counts.clamp(min=1)[:, None]).to(codebook.dtype)
     if metric == "cosine":
         means, _ = normalize_codes(means)
-    codebook.copy_(torch.where(filled[:, None], means, codebook))
+    codebook.copy_(torch.where(filled, means, codebook))
     if cluster_size is None:
         return
     size = counts.clamp(min=1).to(cluster_size.dtype)
@@ -65,7 +74,7 @@ def _step_impl(
 
 kmeans_step_ = define(
     "kmeans_step_(Tensor(a!) codebook, Tensor(b!)? cluster_size, Tensor(c!)? embed_sum, "
-    "Tensor initialised, Tensor counts, Tensor sums, str metric) -> ()",
+    "Tensor initialised, Tensor counts, Tensor sums, Tensor? frozen, str metric) -> ()",
     _step_impl,
     no_result,
 )

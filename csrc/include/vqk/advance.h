@@ -16,6 +16,9 @@ struct Advance {
   const float* candidates;  // (R, D) rows for dead codes; null never revives
   int64_t* pending_steps;   // ()
   int64_t* clock;           // ()
+  int64_t* idle;            // (K,) rows that all codes took since this one took one; may be null
+  int64_t* revived;         // () codes replaced so far; may be null
+  const int64_t* frozen;    // (K,) not 0: the code neither moves nor is replaced; may be null
   int64_t num_codes;        // K
   int64_t dim;              // D
   int64_t num_candidates;   // R >= 1 with candidates
@@ -24,6 +27,7 @@ struct Advance {
   int64_t steps_due;
   bool unit;  // normalise the codes that the statistics moved
   double threshold;
+  int64_t idle_limit;    // idle for so many rows is dead; 0, or no idle: however long
   int64_t revive_every;  // >= 1
   int threads;
 };

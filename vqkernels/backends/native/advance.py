@@ -18,11 +18,15 @@ def advance(
     pending_rows: Tensor | None,
     pending_steps: Tensor,
     clock: Tensor,
+    idle: Tensor | None,
+    revived: Tensor | None,
+    frozen: Tensor | None,
     decay: float,
     epsilon: float,
     steps_due: int,
     metric: str,
     threshold: float,
+    idle_limit: int,
     revive_every: int,
 ) -> None:
     k, d = codebook.shape
@@ -35,6 +39,9 @@ def advance(
         pointer(pending_rows),
         pending_steps.data_ptr(),
         clock.data_ptr(),
+        pointer(idle),
+        pointer(revived),
+        pointer(frozen),
         k,
         d,
         0 if pending_rows is None else pending_rows.shape[0],
@@ -43,7 +50,9 @@ def advance(
         steps_due,
         metric == "cosine",
         threshold,
+        idle_limit,
         revive_every,
         threads(codebook.numel()),
     )
-    wrote(codebook, cluster_size, embed_sum, pending_counts, pending_sums, pending_steps, clock)
+    wrote(codebook, cluster_size, embed_sum, pending_counts, pending_sums)
+    wrote(pending_steps, clock, idle, revived)

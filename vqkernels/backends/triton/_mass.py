@@ -37,8 +37,9 @@ def tree_sum(columns_ptr, COLUMNS: tl.constexpr, STEPS: tl.constexpr):
 @triton.jit(do_not_specialize=["num_codes", "steps_due"])
 def _decay_sizes_kernel(
     cluster_size_ptr,  # (K,) fp32, updated where due
-    counts_ptr,  # (K,) fp32 | any integer; cleared where due if PENDING
+    counts_ptr,  # (K,) fp32 | any integer
     columns_ptr,  # (COLUMNS,) fp32, the tree's last rows of the new sizes
+    rows_ptr,  # (COLUMNS / BLOCK,) int64, the sum of the counts that each program has seen
     pending_steps_ptr,  # () int64 | None unless PENDING
     clock_ptr,  # () int64 | None unless PENDING
     flags_ptr,  # (2,) int64 | None unless PENDING: whether the update is due, and the new clock
@@ -57,12 +58,14 @@ def _decay_sizes_kernel(
     code_ok = code < num_codes
     size = tl.load(cluster_size_ptr + code, mask=code_ok, other=0.0)
     count = tl.load(counts_ptr + code, mask=code_ok, other=0).to(tl.float32)
+    rows = tl.sum(tl.sum(count.to(tl.int64), axis=0), axis=0)
+    tl.store(rows_ptr + tl.program_id(0), rows)
     size = decayed(size, count, decay, rest)
     value = size
     for step in tl.static_range(STEPS):
         value = tl.sum(tl.reshape(value, (2, ROWS >> (step + 1), BLOCK)), axis=0)
     tl.store(columns_ptr + column, tl.sum(value, axis=0))
-    tl.debug_barrier()  # the thread that clears an element need not be one that read it
+    tl.debug_barrier()  # the thread that writes an element need not be one that read it
     if PENDING:
         due = tl.load(pending_steps_ptr) >= steps_due
         if tl.program_id(0) == 0:
@@ -70,7 +73,6 @@ def _decay_sizes_kernel(
             tl.store(flags_ptr, due.to(tl.int64))
             tl.store(flags_ptr + 1, tl.load(clock_ptr) + due.to(tl.int64))
         code_ok = code_ok & due
-        tl.store(counts_ptr + code, tl.zeros((ROWS, BLOCK), tl.float32), mask=code_ok)
     tl.store(cluster_size_ptr + code, size, mask=code_ok)
 
 
@@ -80,10 +82,12 @@ class Mass(NamedTuple):
     Attributes:
         columns: (2^steps,) float32.
         steps: halvings that are left.
+        rows: (a power of 2,) int64 that add up to the counts of all codes.
     """
 
     columns: Tensor
     steps: int
+    rows: Tensor
 
 
 def decay_sizes(
@@ -96,19 +100,22 @@ def decay_sizes(
     """Moves the sizes by the counts.
 
     With ``pending`` = (pending_steps, clock, flags) only where ``steps_due`` steps are pending;
-    the counts are cleared then, and ``flags`` says what was decided.
+    ``flags`` says what was decided.
     """
     k = cluster_size.numel()
     elements = triton.next_power_of_2(k)
     columns = min(elements, _MOST_COLUMNS)
     rows = elements // columns
     block = max(min(columns, _ELEMENTS // rows), 1)
+    programs = columns // block
     left = torch.empty(columns, dtype=torch.float32, device=counts.device)
+    rows_seen = torch.empty(programs, dtype=torch.int64, device=counts.device)
     with torch.cuda.device_of(counts):
-        _decay_sizes_kernel[(columns // block,)](
+        _decay_sizes_kernel[(programs,)](
             cluster_size,
             counts,
             left,
+            rows_seen,
             *(pending or (None, None, None)),
             k,
             steps_due,
@@ -121,4 +128,4 @@ def decay_sizes(
             BLOCK=block,
             enable_fp_fusion=False,
         )
-    return Mass(left, columns.bit_length() - 1)
+    return Mass(left, columns.bit_length() - 1, rows_seen)

@@ -1,4 +1,4 @@
-"""advance_ in Triton: sizes, codes, revival, each a launch; the bits of ``in_torch``.
+"""advance_ in Triton: sizes, ages, codes, revival, each a launch; the bits of ``in_torch``.
 
 Whether the update is due is decided on the device, once, by the first launch. With cosine the
 moved codes are normalised before the revival.
@@ -18,6 +18,8 @@ from vqkernels.backends.triton.ema_update import move_codes
 from vqkernels.backends.triton.normalize_codes import write_normalized
 
 _BEFORE = 1024
+_AGES = 1024
+_NEVER = (1 << 63) - 1
 
 
 @triton.jit
@@ -29,22 +31,68 @@ def _limit(columns_ptr, threshold, quarter, COLUMNS: tl.constexpr, STEPS: tl.con
 
 
 @triton.jit
-def _dead_codes(cluster_size_ptr, flags_ptr, code, num_codes, limit, revive_every):
+def _dead_codes(
+    cluster_size_ptr,
+    idle_ptr,
+    frozen_ptr,
+    flags_ptr,
+    code,
+    num_codes,
+    limit,
+    idle_limit,
+    revive_every,
+):
     """Which of these codes are dead; none when no check is due."""
     check = (tl.load(flags_ptr) != 0) & (tl.load(flags_ptr + 1) % revive_every == 0)
     inside = (code < num_codes) & check
-    return inside & (tl.load(cluster_size_ptr + code, mask=inside, other=0.0) < limit)
+    dead = tl.load(cluster_size_ptr + code, mask=inside, other=0.0) < limit
+    if idle_ptr is not None:
+        idle = tl.load(idle_ptr + code, mask=inside, other=0)
+        dead = dead | (idle >= idle_limit)
+    if frozen_ptr is not None:
+        dead = dead & (tl.load(frozen_ptr + code, mask=inside, other=0) == 0)
+    return inside & dead
 
 
-@triton.jit(do_not_specialize=["num_codes", "revive_every"])
+@triton.jit(do_not_specialize=["num_codes"])
+def _age_kernel(
+    idle_ptr,  # (K,) int64 | None
+    counts_ptr,  # (K,) fp32, cleared where due
+    rows_ptr,  # (PARTS,) int64, see _mass
+    pending_steps_ptr,  # () int64
+    clock_ptr,  # () int64
+    flags_ptr,  # (2,) int64, see _mass
+    num_codes,
+    PARTS: tl.constexpr,
+    BLOCK: tl.constexpr,
+):
+    due = tl.load(flags_ptr) != 0
+    code = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
+    code_ok = (code < num_codes) & due
+    if idle_ptr is not None:
+        chosen = tl.load(counts_ptr + code, mask=code_ok, other=0.0) > 0
+        idle = tl.load(idle_ptr + code, mask=code_ok, other=0)
+        idle = idle + tl.sum(tl.load(rows_ptr + tl.arange(0, PARTS)), axis=0)
+        tl.debug_barrier()  # the thread that writes an element need not be one that read it
+        tl.store(idle_ptr + code, tl.where(chosen, 0, idle), mask=code_ok)
+    tl.store(counts_ptr + code, tl.zeros((BLOCK,), tl.float32), mask=code_ok)
+    if tl.program_id(0) == 0:
+        tl.store(pending_steps_ptr, 0, mask=due)
+        tl.store(clock_ptr, tl.load(flags_ptr + 1))
+
+
+@triton.jit(do_not_specialize=["num_codes", "idle_limit", "revive_every"])
 def _count_dead_kernel(
     cluster_size_ptr,  # (K,) fp32, the new sizes
+    idle_ptr,  # (K,) int64 | None
+    frozen_ptr,  # (K,) int64 | None
     columns_ptr,  # (COLUMNS,) fp32, see _mass
     flags_ptr,  # (2,) int64, see _mass
     dead_ptr,  # (parts,) int32
     num_codes,
     threshold,
     quarter,
+    idle_limit,
     revive_every,
     COLUMNS: tl.constexpr,
     STEPS: tl.constexpr,
@@ -52,15 +100,19 @@ def _count_dead_kernel(
 ):
     code = tl.program_id(0) * PART + tl.arange(0, PART)
     limit = _limit(columns_ptr, threshold, quarter, COLUMNS, STEPS)
-    dead = _dead_codes(cluster_size_ptr, flags_ptr, code, num_codes, limit, revive_every)
+    state = (cluster_size_ptr, idle_ptr, frozen_ptr, flags_ptr)
+    dead = _dead_codes(*state, code, num_codes, limit, idle_limit, revive_every)
     tl.store(dead_ptr + tl.program_id(0), tl.sum(dead.to(tl.int32), axis=0))
 
 
-@triton.jit(do_not_specialize=["num_codes", "num_candidates", "revive_every"])
+@triton.jit(do_not_specialize=["num_codes", "num_candidates", "idle_limit", "revive_every"])
 def _revive_kernel(
     codebook_ptr,  # (K, D) fp32
     cluster_size_ptr,  # (K,) fp32
     embed_sum_ptr,  # (K, D) fp32 | None
+    idle_ptr,  # (K,) int64 | None
+    revived_ptr,  # () int64 | None
+    frozen_ptr,  # (K,) int64 | None
     candidates_ptr,  # (R, D) fp32
     columns_ptr,  # (COLUMNS,) fp32, see _mass
     flags_ptr,  # (2,) int64, see _mass
@@ -70,6 +122,7 @@ def _revive_kernel(
     dim,
     threshold,
     quarter,
+    idle_limit,
     revive_every,
     COLUMNS: tl.constexpr,
     STEPS: tl.constexpr,
@@ -80,7 +133,8 @@ def _revive_kernel(
     part = tl.program_id(0)
     code = part.to(tl.int64) * PART + tl.arange(0, PART)
     limit = _limit(columns_ptr, threshold, quarter, COLUMNS, STEPS)
-    dead = _dead_codes(cluster_size_ptr, flags_ptr, code, num_codes, limit, revive_every)
+    state = (cluster_size_ptr, idle_ptr, frozen_ptr, flags_ptr)
+    dead = _dead_codes(*state, code, num_codes, limit, idle_limit, revive_every)
     before = tl.zeros((BEFORE,), tl.int64)
     for start in range(0, part, BEFORE):
         other = start + tl.arange(0, BEFORE)
@@ -97,6 +151,11 @@ def _revive_kernel(
         dead = dead & (tl.max(broken, axis=1) == 0)
     tl.debug_barrier()  # every thread knows the dead codes before one changes a size
     tl.store(cluster_size_ptr + code, tl.zeros((PART,), tl.float32) + limit, mask=dead)
+    if idle_ptr is not None:
+        tl.store(idle_ptr + code, tl.zeros((PART,), tl.int64), mask=dead)
+    if revived_ptr is not None:
+        count = tl.sum(dead.to(tl.int64), axis=0)
+        tl.atomic_add(revived_ptr, count, mask=count > 0)
     for start in range(0, dim, BLOCK_D):
         column = start + tl.arange(0, BLOCK_D)
         inside = dead[:, None] & (column < dim)[None, :]
@@ -108,17 +167,6 @@ def _revive_kernel(
             tl.store(embed_sum_ptr + at, value * limit, mask=inside)
 
 
-@triton.jit
-def _tick_kernel(
-    pending_steps_ptr,  # () int64
-    clock_ptr,  # () int64
-    flags_ptr,  # (2,) int64, see _mass
-):
-    pending = tl.load(pending_steps_ptr)
-    tl.store(pending_steps_ptr, tl.where(tl.load(flags_ptr) != 0, 0, pending))
-    tl.store(clock_ptr, tl.load(flags_ptr + 1))
-
-
 def advance(
     codebook: Tensor,
     cluster_size: Tensor,
@@ -128,58 +176,85 @@ def advance(
     pending_rows: Tensor | None,
     pending_steps: Tensor,
     clock: Tensor,
+    idle: Tensor | None,
+    revived: Tensor | None,
+    frozen: Tensor | None,
     decay: float,
     epsilon: float,
     steps_due: int,
     metric: str,
     threshold: float,
+    idle_limit: int,
     revive_every: int,
 ) -> None:
     """Applies what is pending when at least ``steps_due`` steps are, else changes nothing."""
     flags = torch.empty(2, dtype=torch.int64, device=clock.device)
     pending = (pending_steps, clock, flags)
     mass = decay_sizes(cluster_size, pending_counts, decay, pending, steps_due)
+    _age(idle, pending_counts, mass, *pending)
     if embed_sum is not None and pending_sums is not None:
         state = (codebook, cluster_size, embed_sum, pending_sums)
-        move_codes(*state, mass, decay, epsilon, flags)
+        move_codes(*state, mass, decay, epsilon, flags, frozen)
         if metric == "cosine":
-            write_normalized(codebook, codebook, due=flags)
+            write_normalized(codebook, codebook, due=flags, frozen=frozen)
     if pending_rows is not None:
         sums = None if pending_sums is None else embed_sum
-        _revive(codebook, cluster_size, sums, pending_rows, mass, flags, threshold, revive_every)
+        marks = (idle, revived, frozen)
+        limits = (threshold, float(4 * len(codebook)), idle_limit or _NEVER, revive_every)
+        _revive(codebook, cluster_size, sums, *marks, pending_rows, mass, flags, limits)
+    wrote(codebook, cluster_size, embed_sum, pending_counts, pending_sums)
+    wrote(pending_steps, clock, idle, revived)
+
+
+def _age(
+    idle: Tensor | None,
+    pending_counts: Tensor,
+    mass: Mass,
+    pending_steps: Tensor,
+    clock: Tensor,
+    flags: Tensor,
+) -> None:
+    """What a due update does to the counters."""
+    k = pending_counts.numel()
+    counters = (pending_steps, clock, flags)
     with torch.cuda.device_of(clock):
-        _tick_kernel[(1,)](pending_steps, clock, flags)
-    wrote(codebook, cluster_size, embed_sum, pending_counts, pending_sums, pending_steps, clock)
+        _age_kernel[(triton.cdiv(k, _AGES),)](
+            idle, pending_counts, mass.rows, *counters, k, PARTS=mass.rows.numel(), BLOCK=_AGES
+        )
 
 
 def _revive(
     codebook: Tensor,
     cluster_size: Tensor,
     embed_sum: Tensor | None,
+    idle: Tensor | None,
+    revived: Tensor | None,
+    frozen: Tensor | None,
     candidates: Tensor,
     mass: Mass,
     flags: Tensor,
-    threshold: float,
-    revive_every: int,
+    limits: tuple[float, float, int, int],
 ) -> None:
+    """``limits``: threshold, 4 * K, idle_limit and revive_every."""
     k, dim = codebook.shape
     part, block_d = tile_of_length(dim)
     parts = triton.cdiv(k, part)
     dead = torch.empty(parts, dtype=torch.int32, device=codebook.device)
-    limits = (threshold, float(4 * k), revive_every)
+    found = (mass.columns, flags, dead)
     tree = {"COLUMNS": mass.columns.numel(), "STEPS": mass.steps, "enable_fp_fusion": False}
     with torch.cuda.device_of(codebook):
         _count_dead_kernel[(parts,)](
-            cluster_size, mass.columns, flags, dead, k, *limits, PART=part, **tree
+            cluster_size, idle, frozen, *found, k, *limits, PART=part, **tree
         )
         _revive_kernel[(parts,)](
             codebook,
             cluster_size,
             embed_sum,
+            idle,
+            revived,
+            frozen,
             candidates,
-            mass.columns,
-            flags,
-            dead,
+            *found,
             k,
             len(candidates),
             dim,

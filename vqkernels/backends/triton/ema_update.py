@@ -23,6 +23,7 @@ def _move_codes_kernel(
     sums_ptr,  # (K, D) fp32; cleared if PENDING
     columns_ptr,  # (COLUMNS,) fp32, see _mass
     due_ptr,  # () int64 | None unless PENDING
+    frozen_ptr,  # (K,) int64 | None: not 0 where the code stays
     num_codes,
     dim,
     decay,
@@ -54,7 +55,10 @@ def _move_codes_kernel(
         tl.debug_barrier()  # the thread that clears an element need not be the one that read it
         tl.store(sums_ptr + at, tl.zeros_like(total), mask=inside)
     # A code without any mass keeps its place.
-    moves = inside & (smoothed > 0)[:, None]
+    moves = smoothed > 0
+    if frozen_ptr is not None:
+        moves = moves & (tl.load(frozen_ptr + code, mask=code_ok, other=0) == 0)
+    moves = inside & moves[:, None]
     divisor = tl.where(moves, tl.zeros_like(total) + smoothed[:, None], 1.0)
     tl.store(codebook_ptr + at, tl.div_rn(total, divisor), mask=moves)
 
@@ -68,8 +72,12 @@ def move_codes(
     decay: float,
     epsilon: float,
     due: Tensor | None = None,
+    frozen: Tensor | None = None,
 ) -> None:
-    """Moves the codes by the sums; with ``due`` only where it is not 0, and clears them then."""
+    """Moves the codes by the sums; with ``due`` only where it is not 0, and clears them then.
+
+    Codes that ``frozen`` marks stay.
+    """
     k, dim = codebook.shape
     block_k, block_d = tile_of_length(dim)
     with torch.cuda.device_of(codebook):
@@ -80,6 +88,7 @@ def move_codes(
             sums,
             mass.columns,
             due,
+            frozen,
             k,
             dim,
             decay,

@@ -22,6 +22,7 @@ def _normalize_codes_kernel(
     unit_ptr,  # (K, D) contiguous, fp32; may be codes_ptr
     norms_ptr,  # (K,) fp64 | None
     due_ptr,  # () int64 | None: nothing happens where it is 0
+    frozen_ptr,  # (K,) int64 | None: nothing happens to these codes
     num_codes,
     dim,
     code_stride,
@@ -34,6 +35,8 @@ def _normalize_codes_kernel(
     code_ok = code < num_codes
     if due_ptr is not None:
         code_ok = code_ok & (tl.load(due_ptr) != 0)
+    if frozen_ptr is not None:
+        code_ok = code_ok & (tl.load(frozen_ptr + code, mask=code_ok, other=0) == 0)
     row = codes_ptr + code * code_stride
     total = tl.zeros((BLOCK_K,), tl.float64)
     element = row
@@ -58,9 +61,15 @@ def _normalize_codes_kernel(
 
 
 def write_normalized(
-    codes: Tensor, unit: Tensor, norms: Tensor | None = None, due: Tensor | None = None
+    codes: Tensor,
+    unit: Tensor,
+    norms: Tensor | None = None,
+    due: Tensor | None = None,
+    frozen: Tensor | None = None,
 ) -> None:
-    """Writes c/|c|, and |c| if asked for; nothing where the scalar ``due`` is 0."""
+    """Writes c/|c|, and |c| if asked for; nothing where the scalar ``due`` is 0, and nothing of
+    codes that ``frozen`` marks.
+    """
     k, dim = codes.shape
     block_k, block_d = tile_of_length(dim)
     with torch.cuda.device_of(codes):
@@ -69,6 +78,7 @@ def write_normalized(
             unit,
             norms,
             due,
+            frozen,
             k,
             dim,
             *codes.stride(),
