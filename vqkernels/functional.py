@@ -261,8 +261,7 @@ def code_sums(
     _checks.shaped("indices", indices, positions)
     _checks.same_device("indices", indices, "x", x)
     _checks.mask(mask, x, positions)
-    if not isinstance(deterministic, bool):
-        raise TypeError(f"deterministic must be a bool, got {deterministic!r}")
+    _checks.boolean("deterministic", deterministic)
     return CodeSums(
         *ops.code_sums(
             x.detach(), indices, num_embeddings, mask, "l2", channel, None, deterministic
