@@ -8,11 +8,11 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from vqkernels import _checks, distributed, functional, ops
+from vqkernels import _checks, functional, ops
 from vqkernels._assign import drawn_codes, quantize_to_many
 from vqkernels._layout import row_shape
 from vqkernels._nearest_codes import search_many
-from vqkernels.distributed import Statistics
+from vqkernels.distributed import Statistics, seed_of_rank
 from vqkernels.nn._learned_codebook import DEFAULT_REVIVE, LearnedCodebook
 from vqkernels.nn._quantizer import Learnt, Quantizer
 from vqkernels.options import EMA, Assign, Gradient, Revive, Sample, TopK, Update
@@ -179,7 +179,7 @@ class VectorQuantizer(LearnedCodebook, Quantizer):
             self.codebook,
             mask,
             self.draws,
-            seed=distributed.own_seed(self.assign.seed, self._group),
+            seed=seed_of_rank(self.assign.seed, self._group),
             temperature=float(self.assign.temperature),
             metric=self.metric,
             channel_dim=channel,

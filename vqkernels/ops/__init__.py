@@ -4,7 +4,7 @@ from vqkernels.ops._owners import register_owner
 from vqkernels.ops.advance import advance_
 from vqkernels.ops.all_reduce import all_reduce_
 from vqkernels.ops.code_sums import code_sums
-from vqkernels.ops.draw_levels import draw_levels_
+from vqkernels.ops.draw_levels import draw_levels
 from vqkernels.ops.ema_update import ema_update_
 from vqkernels.ops.kmeans_step import kmeans_finish_, kmeans_start_, kmeans_step_
 from vqkernels.ops.lookup import Lookup, lookup, lookup_backward
@@ -39,7 +39,7 @@ __all__ = [
     "advance_",
     "all_reduce_",
     "code_sums",
-    "draw_levels_",
+    "draw_levels",
     "ema_update_",
     "kmeans_finish_",
     "kmeans_start_",
