@@ -140,7 +140,7 @@ class ResidualVQ(FullPrecision, Quantizer):
             channel_dim=channel,
             backend=first.backend,
             statistics=self.training and isinstance(first.update, EMA),
-            moves=self._moves(),
+            moves=ops.count_both(self._moves(), self.draws),
         )
         if not self.training:
             return out, []

@@ -164,7 +164,7 @@ class VectorQuantizer(LearnedCodebook, Quantizer):
             self._packed(),
             statistics=self.training and isinstance(self.update, EMA),
             chosen=self._draw(x, mask, channel),
-            moves=self._moves,
+            moves=ops.count_both(self._moves, self.draws),
             **options,
         )
 

@@ -1,6 +1,7 @@
 """Op contracts: schema, fake, backend choice and autograd. Importing this registers them all."""
 
 from vqkernels.ops._owners import register_owner
+from vqkernels.ops._recompute import count_both
 from vqkernels.ops.advance import advance_
 from vqkernels.ops.all_reduce import all_reduce_
 from vqkernels.ops.code_sums import code_sums
@@ -39,6 +40,7 @@ __all__ = [
     "advance_",
     "all_reduce_",
     "code_sums",
+    "count_both",
     "draw_levels",
     "ema_update_",
     "kmeans_finish_",
