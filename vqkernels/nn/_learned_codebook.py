@@ -10,10 +10,12 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from vqkernels import _checks, distributed, ops
+from vqkernels._health import codebook_health
 from vqkernels.distributed import Group, Statistics
 from vqkernels.nn import _kmeans, _ranks
 from vqkernels.nn._full_precision import FullPrecision
 from vqkernels.options import EMA, Gradient, Revive, Update
+from vqkernels.outputs import CodebookHealth
 
 _INITS = ("kmeans", "uniform", "normal")
 # What advance_ is given where the module has no such option: the usage average that revival reads
@@ -134,6 +136,24 @@ class LearnedCodebook(FullPrecision):
     def flush(self) -> None:
         """Moves the codebook by whatever statistics are pending, due or not."""
         self._advance(1)
+
+    def health(self, window: int | None = None) -> CodebookHealth:
+        """How well the codes are used, from the statistics of training. Reads the device.
+
+        Args:
+            window: rows, at least 1; None takes 100 per code.
+
+        Raises:
+            ValueError: the codebook keeps no statistics (``update=None``), or a bad window.
+        """
+        if window is not None:
+            _checks.integer_at_least("window", window, 1)
+        if self.cluster_size is None or self.idle is None:
+            raise ValueError("update must be EMA(...) or Gradient(...) for health, got None")
+        assert self.pending_counts is not None
+        assert self.revived is not None
+        counts = (self.cluster_size, self.idle, self.pending_counts, self.revived)
+        return codebook_health(*counts, self.revive, window)
 
     def _begin(self, x: Tensor, mask: Tensor | None, channel: int) -> None:
         """What a training forward does first: initialises the codebook, or moves it if due."""
