@@ -8,6 +8,7 @@
 #include "vqk/isa.h"
 #include "vqk/lookup.h"
 #include "vqk/nearest_code.h"
+#include "vqk/nearest_codes.h"
 #include "vqk/prepare.h"
 #include "vqk/vq_backward.h"
 #include "vqk/vq_forward.h"
@@ -67,6 +68,22 @@ void nearest_code(const Rows& x, uintptr_t codebook, int64_t num_codes, int metr
   vqk::nearest_code(args);
 }
 
+void nearest_codes(const Rows& x, uintptr_t codebook, int64_t num_codes, int metric, int64_t k,
+                   uintptr_t indices, uintptr_t distances, int threads) {
+  if (k < 1 || k > check_codes(num_codes))
+    refuse("k", "be in [1, " + std::to_string(num_codes) + "]", std::to_string(k));
+  const vqk::NearestCodes args{x,
+                               pointer<const float>(codebook),
+                               num_codes,
+                               parse_metric(metric),
+                               k,
+                               pointer<int64_t>(indices),
+                               pointer<float>(distances),
+                               check_threads(threads)};
+  const py::gil_scoped_release unlocked;
+  vqk::nearest_codes(args);
+}
+
 int64_t lookup(uintptr_t indices, uintptr_t codebook, int64_t num_codes, const Rows& out,
                int threads) {
   check_rows("out", out, out, vqk::Dtype::float32);
@@ -92,14 +109,15 @@ int64_t code_sums(const Rows& x, uintptr_t indices, uintptr_t mask, int64_t num_
 }
 
 void vq_forward(const Rows& x, uintptr_t codebook, int64_t num_codes, int metric,
-                std::pair<uintptr_t, int64_t> prepared, uintptr_t mask, uintptr_t indices,
-                const Rows& quantized, uintptr_t mse, uintptr_t counts, uintptr_t sums,
-                int threads) {
+                std::pair<uintptr_t, int64_t> prepared, uintptr_t given, uintptr_t mask,
+                uintptr_t indices, const Rows& quantized, uintptr_t mse, uintptr_t counts,
+                uintptr_t sums, int threads) {
   const vqk::VqForward args{x,
                             pointer<const float>(codebook),
                             check_codes(num_codes),
                             parse_metric(metric),
                             parse_prepared(prepared),
+                            pointer<const int64_t>(given),
                             pointer<const uint8_t>(mask),
                             pointer<int64_t>(indices),
                             check_rows("quantized", quantized, x, vqk::Dtype::float32),
@@ -169,15 +187,18 @@ PYBIND11_MODULE(_native, m) {
   m.def("nearest_code", &nearest_code, py::arg("x"), py::arg("codebook"), py::arg("num_codes"),
         py::arg("metric"), py::arg("prepared"), py::arg("indices"), py::arg("distances"),
         py::arg("threads"));
+  m.def("nearest_codes", &nearest_codes, py::arg("x"), py::arg("codebook"), py::arg("num_codes"),
+        py::arg("metric"), py::arg("k"), py::arg("indices"), py::arg("distances"),
+        py::arg("threads"));
   m.def("lookup", &lookup, py::arg("indices"), py::arg("codebook"), py::arg("num_codes"),
         py::arg("out"), py::arg("threads"));
   m.def("code_sums", &code_sums, py::arg("x"), py::arg("indices"), py::arg("mask"),
         py::arg("num_codes"), py::arg("unit"), py::arg("skip_nonfinite"), py::arg("counts"),
         py::arg("sums"), py::arg("threads"));
   m.def("vq_forward", &vq_forward, py::arg("x"), py::arg("codebook"), py::arg("num_codes"),
-        py::arg("metric"), py::arg("prepared"), py::arg("mask"), py::arg("indices"),
-        py::arg("quantized"), py::arg("mse"), py::arg("counts"), py::arg("sums"),
-        py::arg("threads"));
+        py::arg("metric"), py::arg("prepared"), py::arg("given"), py::arg("mask"),
+        py::arg("indices"), py::arg("quantized"), py::arg("mse"), py::arg("counts"),
+        py::arg("sums"), py::arg("threads"));
   m.def("vq_backward", &vq_backward, py::arg("x"), py::arg("quantized"), py::arg("indices"),
         py::arg("num_codes"), py::arg("metric"), py::arg("estimator"), py::arg("grad_quantized"),
         py::arg("grad_loss"), py::arg("commitment_weight"), py::arg("codebook_weight"),
@@ -186,6 +207,7 @@ PYBIND11_MODULE(_native, m) {
   vqk::bindings::define_state(m);
   m.def("fma_peak", &fma_peak, py::arg("threads"), py::arg("seconds"));
   vqk::bindings::define_residual(m);
+  vqk::bindings::define_soft(m);
 #ifdef VQK_HAS_CUDA
   vqk::bindings::define_cuda(m);
 #endif

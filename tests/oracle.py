@@ -41,6 +41,33 @@ def nearest_code(x: Tensor, codebook: Tensor, metric: str) -> tuple[np.ndarray, 
     return indices, distances
 
 
+def nearest_codes(
+    x: Tensor, codebook: Tensor, k: int, metric: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """(N, k) indices and float32 distances: the codes sorted by F, equal ones by index.
+
+    Places that no finite code fills have index 0 and NaN.
+    """
+    rows, codes = x.double().numpy(), codebook.double().numpy()
+    if metric == "cosine":
+        codes = normalised(codes).astype(np.float64)
+    usable = np.isfinite(codes).all(axis=1)
+    indices = np.zeros((len(rows), k), dtype=np.int64)
+    distances = np.full((len(rows), k), np.nan, dtype=np.float32)
+    step = max(1, _PAIRS // len(codes))
+    for start in range(0, len(rows), step):
+        block = slice(start, start + step)
+        with np.errstate(all="ignore"):
+            score = pair_scores(rows[block], codes, metric)
+            signed = np.where(usable[None, :], score if metric == "l2" else -score, np.inf)
+            order = np.argsort(signed, axis=1, kind="stable")[:, :k]
+            found = np.isfinite(rows[block]).all(axis=1)[:, None] & usable[order]
+            best = np.take_along_axis(score, order, axis=1).astype(np.float32)
+        indices[block] = np.where(found, order, 0)
+        distances[block] = np.where(found, best, np.nan)
+    return indices, distances
+
+
 @functools.cache
 def on_case(name: str, dtype: torch.dtype, metric: str) -> tuple[np.ndarray, np.ndarray]:
     """The result on a case of the table, computed once per process."""

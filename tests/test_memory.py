@@ -19,13 +19,16 @@ def kilobytes(field):
 
 def step(module, x, upstream):
     out = module(x)
+    if top_k:
+        upstream = upstream[..., None].expand_as(out.quantized)
     torch.autograd.backward([out.quantized, out.loss], [upstream, None])
     return out
 
-backend, n, k, d, levels = sys.argv[1], *map(int, sys.argv[2:])
+backend, n, k, d, levels, top_k = sys.argv[1], *map(int, sys.argv[2:])
 g = torch.Generator().manual_seed(0)
 codes = torch.randn(k, d, generator=g)
-make = lambda: vq.nn.VectorQuantizer(k, d, init=codes, backend=backend)
+assign = vq.TopK(top_k) if top_k else None
+make = lambda: vq.nn.VectorQuantizer(k, d, init=codes, assign=assign, backend=backend)
 module = vq.nn.ResidualVQ(make, levels) if levels else make()
 warm = torch.randn(64, d, generator=g)  # lazy imports and thread pools
 step(module, warm.clone().requires_grad_(), warm)
@@ -38,14 +41,16 @@ print((kilobytes("VmHWM") - before) / 1024)
 """
 
 
-def _growth_in_megabytes(backend: str, n: int, k: int, d: int, levels: int = 0) -> float:
+def _growth_in_megabytes(
+    backend: str, n: int, k: int, d: int, levels: int = 0, top_k: int = 0
+) -> float:
     try:
         with open("/proc/self/clear_refs", "w") as file:
             file.write("5")
     except OSError as error:
         pytest.skip(f"the high-water mark of memory cannot be reset here: {error}")
     done = subprocess.run(
-        [sys.executable, "-c", _MEASURE, backend, *map(str, (n, k, d, levels))],
+        [sys.executable, "-c", _MEASURE, backend, *map(str, (n, k, d, levels, top_k))],
         capture_output=True,
         text=True,
         check=True,
@@ -69,6 +74,15 @@ def test_a_native_training_step_holds_no_second_copy_of_strided_rows() -> None:
 def test_levels_are_not_kept_apart() -> None:
     """N x L x D floats would be 268 MB, and N x K ones 537 MB; the codebooks' share is small."""
     assert _growth_in_megabytes("native", 131072, 1024, 16, levels=32) < 150
+
+
+@pytest.mark.parametrize("backend", ["native", "reference"])
+def test_several_codes_per_row_take_their_own_place_only(backend: str) -> None:
+    """N x K float32 would be 2.1 GB (native), in float64 134 MB (reference)."""
+    if backend not in available():
+        pytest.skip("native is not built")
+    n, k = (65536, 8192) if backend == "native" else (4096, 4096)
+    assert _growth_in_megabytes(backend, n, k, 4, top_k=2) < 80
 
 
 def test_the_reference_makes_no_n_by_k_matrix_either() -> None:

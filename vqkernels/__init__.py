@@ -6,8 +6,10 @@
 
 from vqkernels import nn
 from vqkernels._explain import Explanation, explain
+from vqkernels._nearest_codes import nearest_codes
 from vqkernels._prepare import PreparedCodebook, prepare
 from vqkernels._residual_quantize import residual_quantize
+from vqkernels._soft import code_cross_entropy, code_entropy, code_orthogonality
 from vqkernels._version import __version__
 from vqkernels.functional import (
     code_sums,
@@ -16,26 +18,44 @@ from vqkernels.functional import (
     nearest_code,
     vector_quantize,
 )
-from vqkernels.options import EMA, Gradient, LevelDropout, Revive
-from vqkernels.outputs import CodeSums, CodeUsage, NearestCode, VQOutput
+from vqkernels.options import (
+    EMA,
+    Entropy,
+    Gradient,
+    LevelDropout,
+    Orthogonal,
+    Revive,
+    Sample,
+    TopK,
+)
+from vqkernels.outputs import CodeEntropy, CodeSums, CodeUsage, NearestCode, VQOutput
 
 __all__ = [
     "EMA",
+    "CodeEntropy",
     "CodeSums",
     "CodeUsage",
+    "Entropy",
     "Explanation",
     "Gradient",
     "LevelDropout",
     "NearestCode",
+    "Orthogonal",
     "PreparedCodebook",
     "Revive",
+    "Sample",
+    "TopK",
     "VQOutput",
     "__version__",
+    "code_cross_entropy",
+    "code_entropy",
+    "code_orthogonality",
     "code_sums",
     "ema_update_",
     "explain",
     "lookup",
     "nearest_code",
+    "nearest_codes",
     "nn",
     "prepare",
     "residual_quantize",

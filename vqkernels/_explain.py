@@ -10,7 +10,9 @@ from vqkernels.ops import dispatch
 
 _EXPLAINED = (
     "nearest_code",
+    "nearest_codes",
     "vq_forward",
+    "vq_assigned",
     "vq_backward",
     "residual",
     "residual_backward",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import torch.distributed as dist
 from torch import Tensor
 
 
@@ -21,3 +22,8 @@ class Statistics(NamedTuple):
     sums: Tensor | None
     rows: Tensor | None
     found: Tensor | None
+
+
+def own_rank() -> int:
+    """The number of this process among all; 0 where it is alone."""
+    return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0

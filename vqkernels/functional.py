@@ -51,10 +51,10 @@ def nearest_code(
     """
     parts = None
     if isinstance(codebook, PreparedCodebook):
-        _check_metric(codebook, metric)
+        check_metric(codebook, metric)
         parts = codebook.parts
         codebook = codebook.codebook
-    channel = _check_search(x, codebook, metric, channel_dim)
+    channel = check_search(x, codebook, metric, channel_dim)
     return search(x, codebook, parts, metric, channel, backend)
 
 
@@ -158,10 +158,10 @@ def vector_quantize(
     """
     parts = None
     if isinstance(codebook, PreparedCodebook):
-        _check_metric(codebook, metric)
+        check_metric(codebook, metric)
         parts = codebook.parts
         codebook = codebook.codebook
-    channel = _check_search(x, codebook, metric, channel_dim)
+    channel = check_search(x, codebook, metric, channel_dim)
     _checks.at_least("commitment_weight", commitment_weight, 0.0)
     _checks.at_least("codebook_weight", codebook_weight, 0.0)
     _checks.one_of("estimator", estimator, _checks.ESTIMATORS)
@@ -195,13 +195,15 @@ def quantize_with_sums(
     channel_dim: int,
     backend: str | None,
     statistics: bool,
+    chosen: Tensor | None = None,
     moves: Tensor | None = None,
 ) -> tuple[VQOutput, Tensor]:
     """``vector_quantize`` on checked arguments, and the (K, D) sums per code.
 
     For modules, which check before they move any state and need not do it twice. ``channel_dim``
-    is not negative here, and ``parts`` are as in ``search``. ``moves`` counts the moves
-    of a codebook that moves by itself; compiled code has no place to keep it.
+    is not negative here, and ``parts`` are as in ``search``. ``chosen`` are indices of codes that
+    take the place of the nearest ones. ``moves`` counts what the codebook does by itself,
+    moves and draws; compiled code has no place to keep it.
     """
     codes = ops.NormalizeCodes.apply(codebook) if metric == "cosine" else codebook
     quantized, loss, indices, mse, counts, sums = ops.VectorQuantize.apply(
@@ -209,6 +211,7 @@ def quantize_with_sums(
         codes,
         parts,
         mask,
+        chosen,
         metric,
         estimator,
         commitment_weight,
@@ -321,7 +324,7 @@ def ema_update_(
     )
 
 
-def _check_metric(prepared: PreparedCodebook, metric: str) -> None:
+def check_metric(prepared: PreparedCodebook, metric: str) -> None:
     if metric != prepared.metric:
         raise ValueError(
             f"metric must be the one that the codebook was prepared for, {prepared.metric!r}, "
@@ -329,7 +332,7 @@ def _check_metric(prepared: PreparedCodebook, metric: str) -> None:
         )
 
 
-def _check_search(x: Tensor, codebook: Tensor, metric: str, channel_dim: int) -> int:
+def check_search(x: Tensor, codebook: Tensor, metric: str, channel_dim: int) -> int:
     _checks.codebook(codebook)
     channel = _checks.vectors(x, codebook.shape[1], channel_dim)
     _checks.same_device("codebook", codebook, "x", x)

@@ -12,7 +12,8 @@ class NearestCode(NamedTuple):
     """Result of the search.
 
     Attributes:
-        indices: int64, the positions of x (its shape without the channel dimension).
+        indices: int64, the positions of x (its shape without the channel dimension); with one
+            more axis of size k, the last, where the k nearest were asked for.
         distances: float32, same shape: the squared distance (l2) or the dot product with the
             normalised code (cosine), evaluated in float64 and rounded once.
     """
@@ -31,6 +32,20 @@ class CodeSums(NamedTuple):
 
     counts: Tensor
     sums: Tensor
+
+
+class CodeEntropy(NamedTuple):
+    """Entropies of the soft assignment, in nats.
+
+    Attributes:
+        per_row: float32 (float64 for float64 input) 0-d, mean entropy of a row's probabilities.
+            Differentiable.
+        usage: the same, entropy of the mean probabilities: how diverse the codes in use are.
+            Differentiable.
+    """
+
+    per_row: Tensor
+    usage: Tensor
 
 
 class CodeUsage(NamedTuple):
@@ -89,7 +104,7 @@ class VQOutput(NamedTuple):
     usage: CodeUsage
 
 
-for _output in (NearestCode, CodeSums, CodeUsage, VQOutput):
+for _output in (NearestCode, CodeSums, CodeEntropy, CodeUsage, VQOutput):
     torch.utils._pytree._register_namedtuple(
         _output, serialized_type_name=f"vqkernels.{_output.__name__}"
     )

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 import vqkernels as vq
+from vqkernels import ops
 from vqkernels.ops import dispatch
 
 _ROWS = 65536
@@ -63,6 +64,17 @@ def _code_sums(dim: int) -> None:
         vq.code_sums(x, indices, len(codebook), deterministic=deterministic)
 
 
+def _soft(dim: int) -> None:
+    """Soft assignment with usage, its gradients, and a draw from it."""
+    x, codebook = _pair(dim)
+    options = (1.0, 1)
+    leaves = (x.clone().requires_grad_(), codebook.clone().requires_grad_())
+    log_sums, mean, usage = ops.SoftAssign.apply(*leaves, None, *options, True, "triton")
+    (log_sums.sum() + mean.sum() + usage.sum()).backward()
+    clock = torch.zeros((), dtype=torch.int64)
+    ops.sample_codes(x, codebook, log_sums.detach(), clock, 0, *options, "triton")
+
+
 def _unit_probe() -> None:
     dispatch.triton_launcher("unit_probe").share_of_bound(torch.device("cpu"))
 
@@ -88,5 +100,7 @@ CALLS: dict[str, Callable[[], None]] = {
     "residual D=128": lambda: _residual(128),
     "lookup D=64": lambda: _lookup(64),
     "code sums D=64": lambda: _code_sums(64),
+    "soft D=64": lambda: _soft(64),
+    "soft D=256": lambda: _soft(256),
     "self-check": _unit_probe,
 }

@@ -26,7 +26,8 @@
 // below alpha C^2; the part in |A| goes to `offset`. Cosine: D 2^-52 |x| |c|, |c| <= C + |mu|.
 //
 // Hence, with error = slope * C + curve + offset per row and group: a group whose best screen score
-// plus its error is below the largest (score - error) of any group cannot hold the argmin of F.
+// plus its error is below the largest (score - error) of any group cannot hold the argmin of F, and
+// one that is so below those of k groups holds none of the k best codes.
 namespace vqk {
 
 // Where a screen's numbers live: A = scale (x - shift), B = scale (c - shift).

@@ -87,6 +87,7 @@ const char* isa() { return active().name; }
 void force_isa(const char* name) { active_level.store(find(name), std::memory_order_release); }
 
 void nearest_code(const NearestCode& args) { run(&Kernels::nearest_code, args); }
+void nearest_codes(const NearestCodes& args) { run(&Kernels::nearest_codes, args); }
 void prepare(const Prepare& args) { run(&Kernels::prepare, args); }
 int64_t prepared_bytes(int64_t num_codes, int64_t dim) {
   return active().kernels->prepared_bytes(num_codes, dim);
@@ -101,5 +102,10 @@ void advance(const Advance& args) { run(&Kernels::advance, args); }
 double fma_peak(const FmaPeak& args) { return run(&Kernels::fma_peak, args); }
 void residual(const Residual& args) { run(&Kernels::residual, args); }
 void residual_backward(const ResidualBackward& args) { run(&Kernels::residual_backward, args); }
+void soft_assign(const SoftAssign& args) { run(&Kernels::soft_assign, args); }
+void soft_assign_backward(const SoftAssignBackward& args) {
+  run(&Kernels::soft_assign_backward, args);
+}
+void sample_codes(const SampleCodes& args) { run(&Kernels::sample_codes, args); }
 
 }  // namespace vqk

@@ -45,6 +45,11 @@ void ExactSearch::add(const float* codes, int64_t first_position) {
   }
 }
 
+void scores_of_eight(Metric metric, int64_t dim, const double* row, const float* codes,
+                     double* scores) {
+  store(score_eight(metric, dim, row, codes), scores);
+}
+
 int best_of_eight(Metric metric, int64_t dim, const double* row, const float* codes,
                   double* best_score) {
   const Double8 score = score_eight(metric, dim, row, codes);

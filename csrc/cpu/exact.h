@@ -26,6 +26,10 @@ struct ExactSearch {
   void best(double* best_score, int64_t* best_position) const;
 };
 
+// The signed scores of eight codes as in ExactSearch::add.
+void scores_of_eight(Metric metric, int64_t dim, const double* row, const float* codes,
+                     double* scores);
+
 // The lane, of eight codes as in add, with the largest signed score; the first of equal ones. At
 // least one code must not be NaN.
 int best_of_eight(Metric metric, int64_t dim, const double* row, const float* codes,

@@ -2,8 +2,10 @@
 
 namespace vqk::VQK_LEVEL {
 
-const Kernels kernels = {nearest_code, prepared_bytes, prepare,          lookup,  code_sums,
-                         vq_forward,   vq_backward,    normalize_codes,  observe, advance,
-                         fma_peak,     residual,       residual_backward};
+const Kernels kernels = {nearest_code,    nearest_codes,     prepared_bytes, prepare,
+                         lookup,          code_sums,         vq_forward,     vq_backward,
+                         normalize_codes, observe,           advance,        fma_peak,
+                         residual,        residual_backward, soft_assign,    soft_assign_backward,
+                         sample_codes};
 
 }  // namespace vqk::VQK_LEVEL

@@ -5,11 +5,15 @@
 #include "vqk/fma_peak.h"
 #include "vqk/lookup.h"
 #include "vqk/nearest_code.h"
+#include "vqk/nearest_codes.h"
 #include "vqk/normalize_codes.h"
 #include "vqk/observe.h"
 #include "vqk/prepare.h"
 #include "vqk/residual.h"
 #include "vqk/residual_backward.h"
+#include "vqk/sample_codes.h"
+#include "vqk/soft_assign.h"
+#include "vqk/soft_assign_backward.h"
 #include "vqk/vq_backward.h"
 #include "vqk/vq_forward.h"
 
@@ -18,6 +22,7 @@ namespace vqk {
 // The ops of one instruction-set level.
 struct Kernels {
   void (*nearest_code)(const NearestCode&);
+  void (*nearest_codes)(const NearestCodes&);
   int64_t (*prepared_bytes)(int64_t num_codes, int64_t dim);
   void (*prepare)(const Prepare&);
   int64_t (*lookup)(const Lookup&);
@@ -30,6 +35,9 @@ struct Kernels {
   double (*fma_peak)(const FmaPeak&);
   void (*residual)(const Residual&);
   void (*residual_backward)(const ResidualBackward&);
+  void (*soft_assign)(const SoftAssign&);
+  void (*soft_assign_backward)(const SoftAssignBackward&);
+  void (*sample_codes)(const SampleCodes&);
 };
 
 namespace portable {
@@ -45,6 +53,7 @@ extern const Kernels kernels;
 #if defined(VQK_LEVEL)
 namespace VQK_LEVEL {
 void nearest_code(const NearestCode& args);
+void nearest_codes(const NearestCodes& args);
 int64_t prepared_bytes(int64_t num_codes, int64_t dim);
 void prepare(const Prepare& args);
 int64_t lookup(const Lookup& args);
@@ -57,6 +66,9 @@ void advance(const Advance& args);
 double fma_peak(const FmaPeak& args);
 void residual(const Residual& args);
 void residual_backward(const ResidualBackward& args);
+void soft_assign(const SoftAssign& args);
+void soft_assign_backward(const SoftAssignBackward& args);
+void sample_codes(const SampleCodes& args);
 }  // namespace VQK_LEVEL
 #endif
 

@@ -33,4 +33,17 @@ class Buffer {
   T* data_;
 };
 
+// Hands out a block of floats part by part, each aligned to 64 bytes if the block is. Without
+// memory it counts what would be taken.
+struct Parts {
+  float* memory;
+  int64_t floats;
+
+  VQK_INLINE float* take(int64_t count) {
+    float* part = memory + floats;
+    floats += (count + 15) / 16 * 16;
+    return part;
+  }
+};
+
 }  // namespace vqk

@@ -84,9 +84,9 @@ void PackedCodebook::set_positions(int64_t count) {
   num_groups = num_bands * lanes;
 }
 
-void PackedCodebook::pack(const float* codebook, bool keep, int threads) {
+void PackedCodebook::pack(const float* codebook, bool keep, int threads, int32_t* next) {
   const CodebookSurvey survey(codebook, num_codes, dim, true, threads);
-  set_positions(distinct_codes(codebook, survey.hashes.data(), num_codes, dim, ids));
+  set_positions(distinct_codes(codebook, survey.hashes.data(), num_codes, dim, ids, next));
   frame.scale = survey.scale;
   frame.shift_norm = survey.shift_norm;
   std::memcpy(shift_, survey.shift.data(), size_t(padded(dim)) * sizeof(double));

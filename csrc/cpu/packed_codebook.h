@@ -22,8 +22,9 @@ struct PackedCodebook {
   // Places the parts in `memory`, aligned to 64 bytes; null to learn `bytes` only.
   PackedCodebook(int64_t num_codes, int64_t dim, Metric metric, void* memory);
 
-  // Fills the memory. codebook: (K, D). With `keep` it also holds the codebook itself.
-  void pack(const float* codebook, bool keep, int threads);
+  // Fills the memory. codebook: (K, D). With `keep` it also holds the codebook itself. `next` is as
+  // in distinct_codes.
+  void pack(const float* codebook, bool keep, int threads, int32_t* next = nullptr);
 
   // Takes over memory that pack() has filled with `keep`. Returns false if it is not this level's
   // form of exactly this codebook.

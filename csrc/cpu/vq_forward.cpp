@@ -32,16 +32,27 @@ struct Workspace {
   uint8_t* finite;     // (block,)
 };
 
-int64_t workspace_floats(const Search& search, int64_t dim) {
-  const int64_t block = search.block_rows();
-  return search.scratch_floats() + (2 * block * padded(dim) + 7 * block + 15) / 16 * 16;
+// Rows per block where nothing is searched.
+constexpr int64_t gathered_rows = 64;
+
+int64_t block_rows(const Search* search) {
+  return search != nullptr ? search->block_rows() : gathered_rows;
 }
 
-Workspace lay_out(const Search& search, int64_t dim, float* memory) {
-  const int64_t block = search.block_rows();
+int64_t scratch_floats(const Search* search) {
+  return search != nullptr ? search->scratch_floats() : 0;
+}
+
+int64_t workspace_floats(const Search* search, int64_t dim) {
+  const int64_t block = block_rows(search);
+  return scratch_floats(search) + (2 * block * padded(dim) + 7 * block + 15) / 16 * 16;
+}
+
+Workspace lay_out(const Search* search, int64_t dim, float* memory) {
+  const int64_t block = block_rows(search);
   Workspace w;
   w.scratch = memory;
-  w.tile = memory + search.scratch_floats();
+  w.tile = memory + scratch_floats(search);
   w.quantized = w.tile + block * padded(dim);
   w.norms = reinterpret_cast<double*>(w.quantized + block * padded(dim));
   w.indices = reinterpret_cast<int64_t*>(w.norms + block);
@@ -73,7 +84,20 @@ double quantize_row(const float* x, const float* code, bool finite, double divis
   return sum_lanes(sum);
 }
 
-void process_block(const VqForward& args, const Search& search, int64_t first, int64_t count,
+// Writes codes and finiteness, and norms where they are needed, of the rows of `tile`.
+void assign_rows(const VqForward& args, const Search* search, int64_t first, const float* tile,
+                 int64_t kept, const Workspace& w) {
+  const int64_t dim = args.x.dim;
+  if (search != nullptr) search->assign(tile, kept, w.scratch, w.indices, nullptr, w.finite);
+  if (search == nullptr || args.metric == Metric::cosine) tile_norms(tile, kept, dim, w.norms);
+  if (search != nullptr) return;
+  for (int64_t r = 0; r < kept; ++r) {
+    w.indices[r] = args.given[first + (args.mask != nullptr ? w.positions[r] : r)];
+    w.finite[r] = w.norms[r] < __builtin_inf();
+  }
+}
+
+void process_block(const VqForward& args, const Search* search, int64_t first, int64_t count,
                    const RowResults& results, const Workspace& w) {
   const int64_t dim = args.x.dim, width = padded(dim);
   const bool masked = args.mask != nullptr, unit = results.divisors != nullptr;
@@ -94,8 +118,7 @@ void process_block(const VqForward& args, const Search& search, int64_t first, i
   } else {
     tile = as_tile(args.x, first, count, w.tile);
   }
-  search.assign(tile, kept, w.scratch, w.indices, nullptr, w.finite);
-  if (unit) tile_norms(tile, kept, dim, w.norms);
+  assign_rows(args, search, first, tile, kept, w);
 
   for (int64_t r = 0; r < kept; ++r) {
     const int64_t position = masked ? w.positions[r] : r, row = first + position;
@@ -114,6 +137,18 @@ void process_block(const VqForward& args, const Search& search, int64_t first, i
   if (in_place == nullptr) store_rows(args.quantized, first, count, quantized);
 }
 
+void process_rows(const VqForward& args, const Search* search, const RowResults& results) {
+  const int64_t dim = args.x.dim, num_rows = args.x.count;
+  const int64_t block = block_rows(search), floats = workspace_floats(search, dim);
+  const Buffer<float> memory(args.threads * floats);
+  parallel_for((num_rows + block - 1) / block, args.threads, [&](int64_t b, int worker) {
+    const int64_t first = b * block;
+    const int64_t count = num_rows - first < block ? num_rows - first : block;
+    process_block(args, search, first, count, results,
+                  lay_out(search, dim, memory.data() + worker * floats));
+  });
+}
+
 }  // namespace
 
 void vq_forward(const VqForward& args) {
@@ -122,17 +157,12 @@ void vq_forward(const VqForward& args) {
   const bool unit = args.metric == Metric::cosine;
   const Buffer<double> divisors(unit ? num_rows : 0), errors(num_rows);
   const RowResults results{codes.data(), unit ? divisors.data() : nullptr, errors.data()};
-  if (num_rows > 0) {
+  if (num_rows > 0 && args.given != nullptr) {
+    process_rows(args, nullptr, results);
+  } else if (num_rows > 0) {
     const Search search(args.codebook, args.num_codes, dim, args.metric, args.prepared, num_rows,
                         args.threads);
-    const int64_t block = search.block_rows(), floats = workspace_floats(search, dim);
-    const Buffer<float> memory(args.threads * floats);
-    parallel_for((num_rows + block - 1) / block, args.threads, [&](int64_t b, int worker) {
-      const int64_t first = b * block;
-      const int64_t count = num_rows - first < block ? num_rows - first : block;
-      process_block(args, search, first, count, results,
-                    lay_out(search, dim, memory.data() + worker * floats));
-    });
+    process_rows(args, &search, results);
   }
   *args.mse = mean_error(results.errors, args.mask, num_rows, dim);
   sorted_sums({results.codes, args.num_codes, &args.x, results.divisors, nullptr, 1.0, args.counts,

@@ -125,6 +125,10 @@ ERRORS: list[tuple[Callable[[], Any], type[Exception], str]] = [
     (lambda: vq.Revive(age=0.0), ValueError, "Revive.age must be above 0, got 0.0"),
     (lambda: vq.Revive(age="100"), TypeError, "Revive.age must be a number, got '100'"),
     (lambda: vq.Revive(candidates=0), ValueError, "Revive.candidates must be at least 1, got 0"),
+    (lambda: vq.Sample(0.0), ValueError, "Sample.temperature must be above 0, got 0.0"),
+    (lambda: vq.Sample(seed=-1), ValueError, "Sample.seed must be at least 0, got -1"),
+    (lambda: vq.TopK(0), ValueError, "TopK.k must be at least 1, got 0"),
+    (lambda: vq.TopK(2.0), TypeError, "TopK.k must be an integer, got 2.0"),
     (lambda: vq.Revive(every=0), ValueError, "Revive.every must be at least 1, got 0"),
 ]
 

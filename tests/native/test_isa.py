@@ -195,6 +195,7 @@ def step(
         len(codes),
         metric,
         NO_PREPARED,
+        0,
         mask.data_ptr(),
         indices.data_ptr(),
         rows(core, quantized),

@@ -39,6 +39,8 @@ CONSTRUCTORS: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"init": torch.zeros(3, 6)}, ValueError, "init must have shape (16, 6), got (3, 6)"),
     ({"init": torch.zeros(16, 6).int()}, TypeError, "init must be float32, float16, bfloat16 or"),
     ({"channel_dim": "1"}, TypeError, "channel_dim must be an integer, got '1'"),
+    ({"assign": "topk"}, TypeError, "assign must be Sample(...), TopK(...) or None, got 'topk'"),
+    ({"assign": vq.TopK(17)}, ValueError, "TopK.k must be at most num_embeddings=16, got 17"),
     ({"backend": "fast"}, ValueError, "backend must be one of 'native', 'triton', 'reference'"),
 ]
 

@@ -47,6 +47,19 @@ ARGUMENTS: dict[str, list[tuple[Any, ...]]] = {
         (IMAGE, CODES.half(), [CODES], "cosine", 1, "reference"),
         (X[:0], CODES, None, "l2", 1, None),
     ],
+    "nearest_codes": [
+        (X, CODES, 4, "l2", 1, None),
+        (IMAGE, CODES.half(), 11, "cosine", 1, "reference"),
+        (X[:0], CODES, 1, "l2", 1, None),
+    ],
+    "vq_assigned": [
+        (X, CODES, INDICES, None, "l2", 1, True, None),
+        (
+            *(IMAGE.bfloat16(), CODES, IMAGE_INDICES - 1, MASK.reshape(2, 3, 4)),
+            *("cosine", 1, False, None),
+        ),
+        (X.double(), CODES, INDICES, MASK, "l2", 1, True, None),
+    ],
     "vq_forward": [
         (X, CODES, None, None, "l2", 1, True, None),
         (IMAGE.bfloat16(), CODES, None, MASK.reshape(2, 3, 4), "cosine", 1, False, None),
@@ -127,6 +140,7 @@ ARGUMENTS: dict[str, list[tuple[Any, ...]]] = {
         (X, None, CLOCK, 8, 0, "l2", 1),
         (IMAGE, MASK.reshape(2, 3, 4), CLOCK, 30, 1, "cosine", 1),
     ],
+    "tick_": [(ZERO.clone(),)],
 }
 
 
@@ -180,7 +194,9 @@ def test_fakes_have_the_strides_of_the_results(layout: str, dtype: torch.dtype) 
     loss = torch.ones((), dtype=quantized.dtype)
     calls: list[tuple[str, tuple[Any, ...]]] = [
         ("nearest_code", (x, CODES, None, "l2", channel_dim, None)),
+        ("nearest_codes", (x, CODES, 3, "l2", channel_dim, None)),
         ("vq_forward", (x, CODES, None, mask, "l2", channel_dim, True, None)),
+        ("vq_assigned", (x, CODES, indices, mask, "l2", channel_dim, True, None)),
         (
             "vq_backward",
             (x, loss, x, quantized, indices, 11, "l2", *weights, channel_dim, True, True, None),

@@ -13,7 +13,10 @@ import vqkernels as vq
 ROOT = Path(__file__).parents[2]
 LAYERS = ("backends", "ops", "functional", "nn")
 # Files that belong to a layer without bearing its name.
-PART_OF = {"_prepare": "functional", "_explain": "functional", "_residual_quantize": "functional"}
+PART_OF = dict.fromkeys(
+    ("_assign", "_explain", "_nearest_codes", "_prepare", "_residual_quantize", "_soft"),
+    "functional",
+)
 # The top: imports any layer, is imported by none.
 TOP = {"vqkernels", "vqkernels.__main__"}
 

@@ -278,6 +278,15 @@ class LearnedCodebook(FullPrecision):
             self._init_done = bool(self.initialised)
 
 
+def together(*counters: Tensor | None) -> Tensor | None:
+    """The sum of the counters that there are: it stands still when all of them do."""
+    total = None
+    for counter in counters:
+        if counter is not None:
+            total = counter if total is None else total + counter
+    return total
+
+
 def _initial_codebook(init: str | Tensor, k: int, d: int) -> Tensor:
     if isinstance(init, Tensor):
         _checks.codebook(init, "init")

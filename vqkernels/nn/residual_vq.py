@@ -13,7 +13,7 @@ from vqkernels._layout import row_shape
 from vqkernels._residual_quantize import residual_with_sums, stack_codebooks
 from vqkernels.distributed import Statistics
 from vqkernels.nn._full_precision import FullPrecision
-from vqkernels.nn._learned_codebook import LearnedCodebook
+from vqkernels.nn._learned_codebook import LearnedCodebook, together
 from vqkernels.nn._quantizer import Learnt, Quantizer
 from vqkernels.nn.vector_quantizer import VectorQuantizer
 from vqkernels.options import EMA, LevelDropout
@@ -188,12 +188,11 @@ class ResidualVQ(FullPrecision, Quantizer):
         return stack_codebooks([level._codes for level in self._codebooks()])
 
     def _moves(self) -> Tensor | None:
-        """As of one codebook. Level 0 meets every row, so no level moves without it."""
-        first = self._level(0)
-        if first.revive is None or isinstance(first.update, EMA):
-            return first._moves
-        revived = [level._moves for level in self._codebooks() if level._moves is not None]
-        return torch.stack(revived).sum()
+        """As of one codebook. Level 0 meets every row: no level has a due update without it."""
+        levels = self._codebooks()
+        if isinstance(self._level(0).update, EMA):
+            levels = levels[:1]
+        return together(*(level._moves for level in levels), self.draws)
 
     def _packed(self) -> list[Tensor] | None:
         if len({level.num_embeddings for level in self._codebooks()}) > 1:
@@ -292,6 +291,10 @@ def _check_equal(module: Any, first: Any) -> None:
         raise TypeError(f"make must return a VectorQuantizer, got {type(module).__name__}")
     if module.metric != "l2":
         raise ValueError(f"make must return quantizers with metric='l2', got {module.metric!r}")
+    if module.assign is not None:
+        raise ValueError(
+            f"make must return quantizers with assign=None for ResidualVQ, got {module.assign!r}"
+        )
     for name in _SAME:
         value, expected = getattr(module, name), getattr(first, name)
         if value != expected:

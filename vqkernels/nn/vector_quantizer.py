@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
-from vqkernels import _checks, functional, ops
+from vqkernels import _checks, distributed, functional, ops
+from vqkernels._assign import drawn_codes, quantize_to_many
 from vqkernels._layout import row_shape
+from vqkernels._nearest_codes import search_many
 from vqkernels.distributed import Statistics
-from vqkernels.nn._learned_codebook import LearnedCodebook
+from vqkernels.nn._learned_codebook import LearnedCodebook, together
 from vqkernels.nn._quantizer import Learnt, Quantizer
-from vqkernels.options import EMA, Gradient, Revive, Update
+from vqkernels.options import EMA, Assign, Gradient, Revive, Sample, TopK, Update
 from vqkernels.outputs import VQOutput
+
+_RANK_STRIDE = 0x9E3779B9  # odd: apart in all of the 32 bits that the hash takes of a seed
 
 
 class VectorQuantizer(LearnedCodebook, Quantizer):
@@ -44,6 +50,8 @@ class VectorQuantizer(LearnedCodebook, Quantizer):
             draw.
         revive: ``Revive(...)`` replaces dead codes by rows of the batch, None never does. A frozen
             codebook is never revived.
+        assign: None takes the nearest code, ``Sample(temperature, seed)`` draws one in training,
+            ``TopK(k)`` takes the k nearest.
         frozen: bool (K,), True for codes that never move: not by an update, not by k-means, not by
             revival. They are chosen and counted like the others. With a drawn ``init`` they keep
             what was drawn, or what is written into ``codebook``. With ``Gradient`` their gradient
@@ -54,6 +62,7 @@ class VectorQuantizer(LearnedCodebook, Quantizer):
 
     Attributes:
         codebook: (K, D) float32, a Parameter with ``Gradient`` and a buffer otherwise.
+        draws: int64 0-d buffer, what ``Sample`` counts its draws with; None without it.
         idle: (K,) int64, rows that the codebook has taken since each code was last chosen; None
             with ``update=None``.
         revived: () int64, codes revived so far; None with ``update=None``.
@@ -61,6 +70,8 @@ class VectorQuantizer(LearnedCodebook, Quantizer):
     Raises:
         TypeError, ValueError: an argument breaks its contract.
     """
+
+    draws: Tensor | None
 
     def __init__(
         self,
@@ -73,6 +84,7 @@ class VectorQuantizer(LearnedCodebook, Quantizer):
         metric: str = "l2",
         init: str | Tensor = "kmeans",
         revive: Revive | None = Revive(),  # noqa: B008 (frozen)
+        assign: Assign = None,
         frozen: Tensor | None = None,
         channel_dim: int = 1,
         backend: str | None = None,
@@ -91,6 +103,17 @@ class VectorQuantizer(LearnedCodebook, Quantizer):
         _checks.one_of("estimator", estimator, _checks.ESTIMATORS)
         if isinstance(channel_dim, bool) or not isinstance(channel_dim, int):
             raise TypeError(f"channel_dim must be an integer, got {channel_dim!r}")
+        if not (assign is None or isinstance(assign, (Sample, TopK))):
+            raise TypeError(f"assign must be Sample(...), TopK(...) or None, got {assign!r}")
+        if isinstance(assign, TopK) and assign.k > num_embeddings:
+            raise ValueError(
+                f"TopK.k must be at most num_embeddings={num_embeddings}, got {assign.k}"
+            )
+        self.assign = assign
+        if isinstance(assign, Sample):
+            self.register_buffer("draws", torch.zeros((), dtype=torch.int64))
+        else:
+            self.draws = None
         self.commitment_weight = float(commitment_weight)
         self.estimator = estimator
         self.channel_dim = channel_dim
@@ -103,7 +126,9 @@ class VectorQuantizer(LearnedCodebook, Quantizer):
             mask: bool, positions of x; False positions count nowhere and pass through.
 
         Returns:
-            VQOutput(quantized, indices, loss, usage).
+            VQOutput(quantized, indices, loss, usage). With ``TopK(k)`` quantized has x's shape and
+            one more axis of size k, the last, indices are (*positions, k), the loss and
+            ``usage.mse`` are means over all k, and ``usage.counts`` counts the nearest.
         """
         return super().forward(x, mask)
 
@@ -111,32 +136,65 @@ class VectorQuantizer(LearnedCodebook, Quantizer):
         channel = self._check(x, mask)
         if self.training:
             self._begin(x, mask, channel)
-        out, sums = functional.quantize_with_sums(
-            x,
-            self._codes,
-            self._packed(),
-            commitment_weight=self.commitment_weight,
-            codebook_weight=self._codebook_weight,
-            estimator=self.estimator,
-            metric=self.metric,
-            mask=mask,
-            channel_dim=channel,
-            backend=self.backend,
-            statistics=self.training and isinstance(self.update, EMA),
-            moves=self._moves,
-        )
+        out, sums = self._quantize(x, mask, channel)
         if not self.training:
             return out, []
         candidates = self._candidates(x, mask, channel)
         return out, [(self, Statistics(out.usage.counts, sums, *candidates))]
+
+    def _quantize(self, x: Tensor, mask: Tensor | None, channel: int) -> tuple[VQOutput, Tensor]:
+        options: dict[str, Any] = {
+            "commitment_weight": self.commitment_weight,
+            "codebook_weight": self._codebook_weight,
+            "estimator": self.estimator,
+            "metric": self.metric,
+            "mask": mask,
+            "channel_dim": channel,
+            "backend": self.backend,
+        }
+        if isinstance(self.assign, TopK):
+            return quantize_to_many(x, self._codes, self.assign.k, **options)
+        return functional.quantize_with_sums(
+            x,
+            self._codes,
+            self._packed(),
+            statistics=self.training and isinstance(self.update, EMA),
+            chosen=self._draw(x, mask, channel),
+            moves=together(self._moves, self.draws),
+            **options,
+        )
+
+    def _draw(self, x: Tensor, mask: Tensor | None, channel: int) -> Tensor | None:
+        """The codes of this training forward, if they are drawn. The same ones in a recompute."""
+        if not (self.training and isinstance(self.assign, Sample)):
+            return None
+        assert self.draws is not None
+        ops.tick_(self.draws)
+        return drawn_codes(
+            x,
+            self.codebook,
+            mask,
+            self.draws,
+            seed=self.assign.seed + distributed.own_rank() * _RANK_STRIDE,
+            temperature=float(self.assign.temperature),
+            metric=self.metric,
+            channel_dim=channel,
+            backend=self.backend,
+        )
 
     def _codebooks(self) -> list[LearnedCodebook]:
         return [self]
 
     @torch.no_grad()
     def encode(self, x: Tensor) -> Tensor:
-        """Indices of the nearest codes: int64, positions of x. Changes no state."""
+        """Indices of the nearest codes: int64, positions of x. Changes no state.
+
+        With ``TopK(k)``: (*positions, k), nearest first.
+        """
         channel = self._check(x, None)
+        if isinstance(self.assign, TopK):
+            options = (self.metric, channel, self.backend)
+            return search_many(x, self.codebook, self.assign.k, *options).indices
         return functional.search(
             x, self.codebook, self._packed(), self.metric, channel, self.backend
         ).indices
@@ -146,11 +204,21 @@ class VectorQuantizer(LearnedCodebook, Quantizer):
 
         Until the codebook moves this equals ``forward(x).quantized`` at valid positions, up to the
         rounding to x's dtype. Differentiable in a ``Gradient`` codebook.
+
+        With ``TopK`` indices are (*positions, k'), for any k', and the vectors have the axis of
+        size k' last, as ``quantized`` does: ``decode(indices[..., :1])`` are the nearest codes.
         """
-        codebook = self._codes
+        codebook, channel = self._codes, self.channel_dim
+        if isinstance(self.assign, TopK):
+            _checks.integers("indices", indices)
+            if indices.ndim < 2:
+                raise ValueError(
+                    f"indices must have shape (*positions, k), got {tuple(indices.shape)}"
+                )
+            channel = _checks.channel_dim(channel, indices.ndim)
         if self.metric == "cosine":
             codebook = ops.NormalizeCodes.apply(codebook)
-        return functional.lookup(indices, codebook, channel_dim=self.channel_dim)
+        return functional.lookup(indices, codebook, channel_dim=channel)
 
     def init_codebook(self, x: Tensor, mask: Tensor | None = None) -> None:
         """Runs the k-means initialisation on x now; does nothing on an initialised codebook."""
@@ -174,5 +242,5 @@ class VectorQuantizer(LearnedCodebook, Quantizer):
             f"{self.num_embeddings}, {self.embedding_dim}, "
             f"commitment_weight={self.commitment_weight}, update={self.update}, "
             f"estimator={self.estimator!r}, metric={self.metric!r}, revive={self.revive}, "
-            f"channel_dim={self.channel_dim}, backend={self.backend!r}"
+            f"assign={self.assign}, channel_dim={self.channel_dim}, backend={self.backend!r}"
         )

@@ -12,15 +12,22 @@ from vqkernels.ops.kmeans_step import (
 )
 from vqkernels.ops.lookup import Lookup, lookup, lookup_backward
 from vqkernels.ops.nearest_code import nearest_code
+from vqkernels.ops.nearest_codes import nearest_codes
 from vqkernels.ops.normalize_codes import NormalizeCodes, normalize_codes
 from vqkernels.ops.observe import observe_
 from vqkernels.ops.prepare import prepare
 from vqkernels.ops.residual import residual
 from vqkernels.ops.residual_backward import residual_backward
 from vqkernels.ops.residual_quantize import ResidualQuantize
+from vqkernels.ops.sample_codes import sample_codes
 from vqkernels.ops.sample_residuals import sample_residuals
 from vqkernels.ops.sample_rows import sample_rows
+from vqkernels.ops.soft_assign import SoftAssign, snapshot, soft_assign
+from vqkernels.ops.soft_assign_backward import soft_assign_backward
+from vqkernels.ops.tick import tick_
+from vqkernels.ops.unit_rows import UnitRows
 from vqkernels.ops.vector_quantize import VectorQuantize
+from vqkernels.ops.vq_assigned import vq_assigned
 from vqkernels.ops.vq_backward import vq_backward
 from vqkernels.ops.vq_forward import vq_forward
 
@@ -28,6 +35,8 @@ __all__ = [
     "Lookup",
     "NormalizeCodes",
     "ResidualQuantize",
+    "SoftAssign",
+    "UnitRows",
     "VectorQuantize",
     "advance_",
     "code_sums",
@@ -39,14 +48,21 @@ __all__ = [
     "lookup",
     "lookup_backward",
     "nearest_code",
+    "nearest_codes",
     "normalize_codes",
     "observe_",
     "on_initialised",
     "prepare",
     "residual",
     "residual_backward",
+    "sample_codes",
     "sample_residuals",
     "sample_rows",
+    "snapshot",
+    "soft_assign",
+    "soft_assign_backward",
+    "tick_",
+    "vq_assigned",
     "vq_backward",
     "vq_forward",
 ]

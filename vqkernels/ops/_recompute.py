@@ -1,4 +1,4 @@
-"""Finds out that a checkpointed region was computed again with another codebook."""
+"""Finds out that a checkpointed region was computed again with another codebook or draw."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from torch import Tensor
 
 
 def keep_moves(ctx: Any, moves: Tensor | None) -> Tensor | None:
-    """How often the codebook has moved at this forward, to be saved as the last tensor.
+    """How often the codebook has moved or drawn so far, to be saved as the last tensor.
 
     A copy also stays on ``ctx``: a non-reentrant checkpoint runs the backward of the first
     ``ctx`` on what the recompute has saved, so that the two are those of different forwards.
@@ -18,7 +18,7 @@ def keep_moves(ctx: Any, moves: Tensor | None) -> Tensor | None:
 
 
 def unless_moved(ctx: Any, grad_x: Tensor, moves: Tensor | None) -> Tensor:
-    """The gradient, if the codebook is that of the first forward; ``moves`` is what was saved.
+    """The gradient, if nothing has moved since the first forward; ``moves`` is what was saved.
 
     Raises RuntimeError where it is not. Where reading the number would stall a device, the
     gradient becomes NaN instead.
@@ -29,8 +29,9 @@ def unless_moved(ctx: Any, grad_x: Tensor, moves: Tensor | None) -> Tensor:
         return grad_x.masked_fill(moves != ctx.moves, float("nan"))
     if moves != ctx.moves:
         raise RuntimeError(
-            "a recompute must see the codebook of its checkpointed forward, got one with "
-            f"{int(moves - ctx.moves)} moves since; several forwards per backward need "
-            "EMA(every=...) of that number, or with Gradient(...) revive=None"
+            "a recompute must see the codebook and the draws of its checkpointed forward, got "
+            f"{int(moves - ctx.moves)} moves or draws since; several forwards per backward need "
+            "EMA(every=...) of that number, with Gradient(...) revive=None, and neither Sample "
+            "nor LevelDropout"
         )
     return grad_x

@@ -22,6 +22,7 @@ _ON_CUDA = {
         {
             "nearest_code",
             "vq_forward",
+            "vq_assigned",
             "vq_backward",
             "residual",
             "residual_backward",
@@ -30,6 +31,9 @@ _ON_CUDA = {
             "normalize_codes",
             "sample_rows",
             "sample_residuals",
+            "soft_assign",
+            "soft_assign_backward",
+            "sample_codes",
             "observe_",
             "advance_",
             "ema_update_",

@@ -1,4 +1,4 @@
-"""The differentiable quantizer step: ``vq_forward`` and ``vq_backward`` under one Function."""
+"""The differentiable quantizer step: ``vq_forward`` or ``vq_assigned``, and ``vq_backward``."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
 from vqkernels.ops._recompute import keep_moves, unless_moved
+from vqkernels.ops.vq_assigned import vq_assigned
 from vqkernels.ops.vq_backward import vq_backward
 from vqkernels.ops.vq_forward import vq_forward
 
@@ -18,8 +19,9 @@ class VectorQuantize(Function):
 
     quantized and loss are differentiable in x; loss also in the codebook. Saved are x, the chosen
     rows and the indices, never the codebook: a buffer that moves between two forwards and one
-    backward would otherwise invalidate the graph. ``moves`` counts the moves of a codebook that
-    moves by itself, else it is None: a recompute with a moved codebook is refused.
+    backward would otherwise invalidate the graph. ``chosen`` holds codes that take the place of
+    the nearest ones, or is None. ``moves`` counts what the codebook does by itself, or is None: a
+    recompute that comes after more of it is refused.
     """
 
     @staticmethod
@@ -29,6 +31,7 @@ class VectorQuantize(Function):
         codebook: Tensor,
         prepared: list[Tensor] | None,
         mask: Tensor | None,
+        chosen: Tensor | None,
         metric: str,
         estimator: str,
         commitment_weight: float,
@@ -38,9 +41,12 @@ class VectorQuantize(Function):
         backend: str | None,
         moves: Tensor | None,
     ) -> tuple[Tensor, ...]:
-        rows, indices, mse, counts, sums = vq_forward(
-            x, codebook, prepared, mask, metric, channel_dim, statistics, backend
-        )
+        options = (mask, metric, channel_dim, statistics, backend)
+        if chosen is None:
+            step = vq_forward(x, codebook, prepared, *options)
+        else:
+            step = vq_assigned(x, codebook, chosen, *options)
+        rows, indices, mse, counts, sums = step
         quantized = rows.to(x.dtype)
         loss = mse * (commitment_weight + codebook_weight)
         ctx.save_for_backward(x, rows, indices, keep_moves(ctx, moves))
@@ -64,7 +70,7 @@ class VectorQuantize(Function):
         grad_quantized, grad_loss = grads[:2]
         need_x, need_codebook = ctx.needs_input_grad[:2]
         if grad_quantized is None and grad_loss is None:
-            return (None,) * 12
+            return (None,) * 13
         *saved, moves = ctx.saved_tensors
         grad_x, grad_codebook = vq_backward(
             grad_quantized,
@@ -78,5 +84,5 @@ class VectorQuantize(Function):
         return (
             unless_moved(ctx, grad_x, moves) if need_x else None,
             grad_codebook.to(ctx.codebook_dtype) if need_codebook else None,
-            *(None,) * 10,
+            *(None,) * 11,
         )

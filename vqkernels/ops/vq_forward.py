@@ -12,7 +12,7 @@ from vqkernels.ops._library import define
 from vqkernels.ops.dispatch import choose, launcher
 from vqkernels.ops.nearest_code import search
 
-_Result = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
+Step = tuple[Tensor, Tensor, Tensor, Tensor, Tensor]
 
 
 def _impl(
@@ -24,7 +24,7 @@ def _impl(
     channel_dim: int,
     statistics: bool,
     backend: str | None,
-) -> _Result:
+) -> Step:
     options = (mask, metric, channel_dim, statistics)
     if choose("vq_forward", x, codebook, backend) == "reference":
         # Its search may be that of a backend which has no more than the search.
@@ -43,7 +43,12 @@ def _fake(
     channel_dim: int,
     statistics: bool,
     backend: str | None,
-) -> _Result:
+) -> Step:
+    return like_step(x, codebook, channel_dim, statistics)
+
+
+def like_step(x: Tensor, codebook: Tensor, channel_dim: int, statistics: bool) -> Step:
+    """Uninitialised results of a step, for fakes."""
     k, d = codebook.shape
     dtype = wide(x.dtype, codebook.dtype)
     return (

@@ -11,12 +11,17 @@ from vqkernels.backends.native.advance import advance
 from vqkernels.backends.native.code_sums import code_sums
 from vqkernels.backends.native.lookup import lookup
 from vqkernels.backends.native.nearest_code import nearest_code
+from vqkernels.backends.native.nearest_codes import nearest_codes
 from vqkernels.backends.native.normalize_codes import normalize_codes
 from vqkernels.backends.native.observe import observe
 from vqkernels.backends.native.prepare import prepare, prepared_bytes
 from vqkernels.backends.native.residual import residual
 from vqkernels.backends.native.residual_backward import residual_backward
+from vqkernels.backends.native.sample_codes import sample_codes
 from vqkernels.backends.native.sample_rows import sample_rows
+from vqkernels.backends.native.soft_assign import soft_assign
+from vqkernels.backends.native.soft_assign_backward import soft_assign_backward
+from vqkernels.backends.native.vq_assigned import vq_assigned
 from vqkernels.backends.native.vq_backward import vq_backward
 from vqkernels.backends.native.vq_forward import vq_forward
 
@@ -28,13 +33,18 @@ __all__ = [
     "lookup",
     "missing",
     "nearest_code",
+    "nearest_codes",
     "normalize_codes",
     "observe",
     "prepare",
     "prepared_bytes",
     "residual",
     "residual_backward",
+    "sample_codes",
     "sample_rows",
+    "soft_assign",
+    "soft_assign_backward",
+    "vq_assigned",
     "vq_backward",
     "vq_forward",
 ]

@@ -20,8 +20,12 @@ from __future__ import annotations
 from vqkernels.backends.reference.code_sums import code_sums
 from vqkernels.backends.reference.lookup import lookup
 from vqkernels.backends.reference.nearest_code import nearest_code
+from vqkernels.backends.reference.nearest_codes import nearest_codes
 from vqkernels.backends.reference.residual import residual
 from vqkernels.backends.reference.residual_backward import residual_backward
+from vqkernels.backends.reference.sample_codes import sample_codes
+from vqkernels.backends.reference.soft_assign import soft_assign
+from vqkernels.backends.reference.soft_assign_backward import soft_assign_backward
 from vqkernels.backends.reference.vq_backward import vq_backward
 from vqkernels.backends.reference.vq_forward import vq_forward
 
@@ -29,8 +33,12 @@ __all__ = [
     "code_sums",
     "lookup",
     "nearest_code",
+    "nearest_codes",
     "residual",
     "residual_backward",
+    "sample_codes",
+    "soft_assign",
+    "soft_assign_backward",
     "vq_backward",
     "vq_forward",
 ]

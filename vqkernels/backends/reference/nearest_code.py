@@ -25,7 +25,7 @@ def nearest_code(
         here = slice(row, row + _BLOCK)
         for code in range(0, codes.shape[0], _BLOCK):
             there = slice(code, code + _BLOCK)
-            score = sign * _canonical_score(rows[here], codes[there], metric)
+            score = sign * canonical_score(rows[here], codes[there], metric)
             score = torch.where(usable[there], score, torch.inf)
             value, index = _lowest_minimum(score)
             better = value < best[here]
@@ -38,7 +38,7 @@ def nearest_code(
     return indices.reshape(shape), distances.reshape(shape)
 
 
-def _canonical_score(rows: Tensor, codes: Tensor, metric: str) -> Tensor:
+def canonical_score(rows: Tensor, codes: Tensor, metric: str) -> Tensor:
     """F for every pair of a block; the loop over i is the definition, not an oversight."""
     score = torch.zeros(rows.shape[0], codes.shape[0], dtype=torch.float64, device=rows.device)
     for i in range(rows.shape[1]):

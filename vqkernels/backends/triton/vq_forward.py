@@ -1,4 +1,4 @@
-"""vq_forward in Triton: the search, one pass over x after it, and the sums per code."""
+"""vq_forward in Triton: the search (or given codes), one pass over x, and the sums per code."""
 
 from __future__ import annotations
 
@@ -21,20 +21,27 @@ def vq_forward(
     metric: str,
     channel_dim: int,
     statistics: bool,
+    given: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """(quantized, indices, mse, counts, sums) as ``reference.vq_forward`` defines them."""
     del prepared  # the search packs nothing yet
     quantized = like_x(x, torch.float32)
     if joint_layout(channel_dim, x, quantized) is None:
-        step = vq_forward(x.contiguous(), codebook, None, mask, metric, channel_dim, statistics)
+        options = (mask, metric, channel_dim, statistics, given)
+        step = vq_forward(x.contiguous(), codebook, None, *options)
         return quantized.copy_(step[0]), *step[1:]
     k, dim = codebook.shape
-    indices, _ = nearest_code(x, codebook, metric, channel_dim)
+    if given is None:
+        found, _ = nearest_code(x, codebook, metric, channel_dim)
+        indices = found
+    else:
+        found = given.to(torch.int64).contiguous()
+        indices = torch.empty_like(found)
     mse = torch.empty((), dtype=torch.float32, device=x.device)
     after = Assignment(x, indices.numel(), mse, channel_dim)
-    rows = indices.view(-1)
     keys, inverse_norms = after.level(
-        *(0, x, codebook.contiguous(), mask, None, rows, rows, quantized), unit=metric == "cosine"
+        *(0, x, codebook.contiguous(), mask, None, found.view(-1), indices.view(-1), quantized),
+        unit=metric == "cosine",
     )
     after.finish()
     runs = find_runs(keys, k)
