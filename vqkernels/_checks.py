@@ -54,6 +54,11 @@ def integer_at_least(name: str, value: Any, low: int) -> None:
         raise ValueError(f"{name} must be at least {low}, got {value}")
 
 
+def boolean(name: str, value: Any) -> None:
+    if not isinstance(value, bool):
+        raise TypeError(f"{name} must be a bool, got {value!r}")
+
+
 def one_of(name: str, value: Any, allowed: Collection[str]) -> None:
     if value not in allowed:
         listed = ", ".join(repr(choice) for choice in allowed)

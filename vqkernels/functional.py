@@ -202,8 +202,8 @@ def quantize_with_sums(
 
     For modules, which check before they move any state and need not do it twice. ``channel_dim``
     is not negative here, and ``parts`` are as in ``search``. ``chosen`` are indices of codes that
-    take the place of the nearest ones. ``moves`` counts what the codebook does by itself,
-    moves and draws; compiled code has no place to keep it.
+    take the place of the nearest ones. ``moves`` counts the moves of a codebook that moves by
+    itself; compiled code has no place to keep it.
     """
     codes = ops.NormalizeCodes.apply(codebook) if metric == "cosine" else codebook
     quantized, loss, indices, mse, counts, sums = ops.VectorQuantize.apply(
@@ -264,8 +264,7 @@ def code_sums(
     _checks.shaped("indices", indices, positions)
     _checks.same_device("indices", indices, "x", x)
     _checks.mask(mask, x, positions)
-    if not isinstance(deterministic, bool):
-        raise TypeError(f"deterministic must be a bool, got {deterministic!r}")
+    _checks.boolean("deterministic", deterministic)
     return CodeSums(
         *ops.code_sums(
             x.detach(), indices, num_embeddings, mask, "l2", channel, None, deterministic

@@ -45,10 +45,12 @@ def _step(dim: int, **options: Any) -> None:
     module.flush()
 
 
-def _residual(dim: int) -> None:
+def _residual(dim: int, ends: bool = False) -> None:
     x = torch.zeros(4096, dim, requires_grad=True)
     codebooks = torch.zeros(_LEVELS, 1024, dim, requires_grad=True)
-    out = vq.residual_quantize(x, codebooks, backend="triton")
+    kept = torch.ones(len(x), dtype=torch.int64) if ends else None
+    mask = None if kept is None else kept > 0
+    out = vq.residual_quantize(x, codebooks, mask=mask, kept=kept, backend="triton")
     (out.quantized.sum() + out.loss).backward()
 
 
@@ -98,6 +100,7 @@ CALLS: dict[str, Callable[[], None]] = {
         64, metric="cosine", frozen=torch.arange(_CODES[64]) < 2
     ),
     "residual D=128": lambda: _residual(128),
+    "residual D=128 masked, kept": lambda: _residual(128, ends=True),
     "lookup D=64": lambda: _lookup(64),
     "code sums D=64": lambda: _code_sums(64),
     "soft D=64": lambda: _soft(64),

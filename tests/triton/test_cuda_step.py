@@ -85,13 +85,18 @@ def test_forward_and_backward_equal_the_cpu(
             _assert_close(value, target)
 
 
+@pytest.mark.parametrize("ends", [False, True], ids=["all levels", "kept"])
 @pytest.mark.parametrize("shared", [False, True], ids=["own", "shared"])
 @pytest.mark.parametrize("estimator", cases.ESTIMATORS)
 @pytest.mark.parametrize("layout", cases.LAYOUTS)
-def test_a_residual_step_equals_the_cpu(layout: str, estimator: str, shared: bool) -> None:
+def test_a_residual_step_equals_the_cpu(
+    layout: str, estimator: str, shared: bool, ends: bool
+) -> None:
     rows, codebook = cases.batch()
     x, channel = cases.LAYOUTS[layout](rows)
     books = codebook[None] if shared else cases.codebooks(codebook, 3)
+    positions = x.movedim(channel, -1).shape[:-1]
+    kept = (torch.arange(positions.numel()) % 4).reshape(positions) if ends else None
     results = []
     for device in ("cpu", "cuda"):
         leaves = [value.to(device).requires_grad_() for value in (x.detach(), books)]
@@ -100,6 +105,7 @@ def test_a_residual_step_equals_the_cpu(layout: str, estimator: str, shared: boo
             leaves[1][0] if shared else leaves[1],
             levels=3,
             estimator=estimator,
+            kept=None if kept is None else kept.to(device),
             channel_dim=channel,
         )
         ((out.quantized * x.to(device)).sum() + out.loss).backward()
@@ -161,9 +167,10 @@ def _quantizer(**options: object) -> nn.Module:
     return quantizer(k=64, **options).cuda()
 
 
-def _residual_quantizer() -> nn.Module:
-    seeds = iter(range(3))
-    return vq.nn.ResidualVQ(lambda: quantizer(next(seeds), k=64), levels=3).cuda()
+def _residual_quantizer(**options: object) -> nn.Module:
+    sizes = (64, 48, 64)
+    levels = [quantizer(seed, k=k) for seed, k in enumerate(sizes)]
+    return vq.nn.ResidualVQ(levels, **options).cuda()
 
 
 _MODULES: dict[str, Callable[[], nn.Module]] = {
@@ -171,6 +178,7 @@ _MODULES: dict[str, Callable[[], nn.Module]] = {
     "cosine": lambda: _quantizer(metric="cosine"),
     "rotation": lambda: _quantizer(estimator="rotation"),
     "residual": _residual_quantizer,
+    "residual, dropout": lambda: _residual_quantizer(dropout=vq.LevelDropout(0.5)),
 }
 
 

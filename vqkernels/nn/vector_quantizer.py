@@ -5,19 +5,18 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
 
-from vqkernels import _checks, distributed, functional, ops
+from vqkernels import _checks, functional, ops
 from vqkernels._assign import drawn_codes, quantize_to_many
 from vqkernels._layout import row_shape
 from vqkernels._nearest_codes import search_many
-from vqkernels.distributed import Statistics
-from vqkernels.nn._learned_codebook import LearnedCodebook, together
+from vqkernels.distributed import Statistics, seed_of_rank
+from vqkernels.nn._learned_codebook import DEFAULT_REVIVE, LearnedCodebook
 from vqkernels.nn._quantizer import Learnt, Quantizer
 from vqkernels.options import EMA, Assign, Gradient, Revive, Sample, TopK, Update
 from vqkernels.outputs import VQOutput
-
-_RANK_STRIDE = 0x9E3779B9  # odd: apart in all of the 32 bits that the hash takes of a seed
 
 
 class VectorQuantizer(LearnedCodebook, Quantizer):
@@ -48,8 +47,8 @@ class VectorQuantizer(LearnedCodebook, Quantizer):
         init: "kmeans" (10 iterations on the first training batch), "uniform" in [-1/K, 1/K],
             "normal", or a (K, D) tensor. Until k-means has run, the codebook holds the "normal"
             draw.
-        revive: ``Revive(...)`` replaces dead codes by rows of the batch, None never does. A frozen
-            codebook is never revived.
+        revive: ``Revive(...)`` replaces dead codes by rows of the batch, None never does. With
+            ``update=None`` the default counts as None and any other value is refused.
         assign: None takes the nearest code, ``Sample(temperature, seed)`` draws one in training,
             ``TopK(k)`` takes the k nearest.
         frozen: bool (K,), True for codes that never move: not by an update, not by k-means, not by
@@ -58,6 +57,9 @@ class VectorQuantizer(LearnedCodebook, Quantizer):
             is zero; an optimizer with weight decay must leave the codebook out of it.
         channel_dim: dimension of x that holds the D channels: 1 for (B, D, *spatial), -1 for
             (B, T, D).
+        process_group: the ranks that learn this codebook together, where torch.distributed runs
+            with more than one; None for the default group, a group of one rank for none. Every
+            rank of it runs the same number of training forwards. Kept by its name.
         backend: "native", "triton", "reference", or None for the first available one.
 
     Attributes:
@@ -83,10 +85,11 @@ class VectorQuantizer(LearnedCodebook, Quantizer):
         estimator: str = "straight_through",
         metric: str = "l2",
         init: str | Tensor = "kmeans",
-        revive: Revive | None = Revive(),  # noqa: B008 (frozen)
+        revive: Revive | None = DEFAULT_REVIVE,
         assign: Assign = None,
         frozen: Tensor | None = None,
         channel_dim: int = 1,
+        process_group: dist.ProcessGroup | None = None,
         backend: str | None = None,
     ) -> None:
         super().__init__(
@@ -97,6 +100,7 @@ class VectorQuantizer(LearnedCodebook, Quantizer):
             init=init,
             revive=revive,
             frozen=frozen,
+            process_group=process_group,
             backend=backend,
         )
         _checks.at_least("commitment_weight", commitment_weight, 0.0)
@@ -160,7 +164,7 @@ class VectorQuantizer(LearnedCodebook, Quantizer):
             self._packed(),
             statistics=self.training and isinstance(self.update, EMA),
             chosen=self._draw(x, mask, channel),
-            moves=together(self._moves, self.draws),
+            moves=ops.count_both(self._moves, self.draws),
             **options,
         )
 
@@ -175,12 +179,16 @@ class VectorQuantizer(LearnedCodebook, Quantizer):
             self.codebook,
             mask,
             self.draws,
-            seed=self.assign.seed + distributed.own_rank() * _RANK_STRIDE,
+            seed=seed_of_rank(self.assign.seed, self._group),
             temperature=float(self.assign.temperature),
             metric=self.metric,
             channel_dim=channel,
             backend=self.backend,
         )
+
+    @property
+    def _many(self) -> TopK | None:
+        return self.assign if isinstance(self.assign, TopK) else None
 
     def _codebooks(self) -> list[LearnedCodebook]:
         return [self]
@@ -221,7 +229,10 @@ class VectorQuantizer(LearnedCodebook, Quantizer):
         return functional.lookup(indices, codebook, channel_dim=channel)
 
     def init_codebook(self, x: Tensor, mask: Tensor | None = None) -> None:
-        """Runs the k-means initialisation on x now; does nothing on an initialised codebook."""
+        """Runs the k-means initialisation on x now; does nothing on an initialised codebook.
+
+        With several ranks it is a collective: on every rank, each with its own x.
+        """
         self._initialise(x, mask, self._check(x, mask))
 
     @property

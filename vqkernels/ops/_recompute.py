@@ -1,4 +1,4 @@
-"""Finds out that a checkpointed region was computed again with another codebook or draw."""
+"""Finds out that a checkpointed region was computed again with another codebook."""
 
 from __future__ import annotations
 
@@ -7,8 +7,15 @@ from typing import Any
 from torch import Tensor
 
 
+def count_both(moves: Tensor | None, draws: Tensor | None) -> Tensor | None:
+    """What ``keep_moves`` keeps: a recompute must find neither moved codes nor another draw."""
+    if moves is None or draws is None:
+        return draws if moves is None else moves
+    return moves + draws
+
+
 def keep_moves(ctx: Any, moves: Tensor | None) -> Tensor | None:
-    """How often the codebook has moved or drawn so far, to be saved as the last tensor.
+    """How often the codebook has moved, or has been drawn from, at this forward: saved last.
 
     A copy also stays on ``ctx``: a non-reentrant checkpoint runs the backward of the first
     ``ctx`` on what the recompute has saved, so that the two are those of different forwards.
@@ -18,7 +25,7 @@ def keep_moves(ctx: Any, moves: Tensor | None) -> Tensor | None:
 
 
 def unless_moved(ctx: Any, grad_x: Tensor, moves: Tensor | None) -> Tensor:
-    """The gradient, if nothing has moved since the first forward; ``moves`` is what was saved.
+    """The gradient, if the codebook is that of the first forward; ``moves`` is what was saved.
 
     Raises RuntimeError where it is not. Where reading the number would stall a device, the
     gradient becomes NaN instead.
@@ -29,9 +36,9 @@ def unless_moved(ctx: Any, grad_x: Tensor, moves: Tensor | None) -> Tensor:
         return grad_x.masked_fill(moves != ctx.moves, float("nan"))
     if moves != ctx.moves:
         raise RuntimeError(
-            "a recompute must see the codebook and the draws of its checkpointed forward, got "
-            f"{int(moves - ctx.moves)} moves or draws since; several forwards per backward need "
-            "EMA(every=...) of that number, with Gradient(...) revive=None, and neither Sample "
-            "nor LevelDropout"
+            "a recompute must see the codebook and the draws of its checkpointed forward, "
+            f"got {int(moves - ctx.moves)} moves or draws since; several forwards per backward "
+            "need EMA(every=...) of that number, with Gradient(...) revive=None, and neither "
+            "Sample(...) nor LevelDropout(...)"
         )
     return grad_x

@@ -2,22 +2,15 @@
 
 They act only while the codebook is not initialised and a usable row was seen: device predicates,
 so that the ops may stand in a compiled step. The last one also tells the module that owns the
-codebook, which then leaves all of them out. It has to be told from inside an op: an attribute that
-traced code sets is refused in a checkpointed region, and would be set whether or not a usable row
-was seen.
+codebook, which then leaves all of them out.
 """
 
 from __future__ import annotations
 
-import itertools
-import weakref
-from collections.abc import Callable
-from types import MethodType
-from typing import Any
-
 import torch
 from torch import Tensor
 
+from vqkernels.ops import _owners
 from vqkernels.ops._library import define, no_result
 from vqkernels.ops.normalize_codes import normalize_codes
 
@@ -82,34 +75,14 @@ kmeans_step_ = define(
 )
 
 
-_callbacks: dict[int, tuple[weakref.ref[Any], Callable[[Any], None]]] = {}
-_keys = itertools.count()
-
-
-def on_initialised(method: Callable[[], None]) -> Tensor:
-    """The key under which ``kmeans_finish_`` calls ``method``; its object is not kept alive.
-
-    A tensor: the compiler guards on the value of an int and would compile every module anew.
-    """
-    assert isinstance(method, MethodType)
-    key = next(_keys)
-
-    def forget(_: object, callbacks: dict[int, Any] = _callbacks) -> None:
-        callbacks.pop(key, None)  # bound here: at exit this module's names may be gone
-
-    _callbacks[key] = weakref.ref(method.__self__, forget), method.__func__
-    return torch.tensor(key, device="cpu")
-
-
 def _finish_impl(initialised: Tensor, found: Tensor, owner: Tensor) -> None:
     """Sets ``initialised`` if a usable row was seen. Reads it back: the step of the init may wait
     for the device, no later one does.
     """
     initialised.copy_(torch.maximum(initialised, (found > 0).to(initialised.dtype)))
-    reference, callback = _callbacks.get(int(owner), (None, None))
-    module = None if reference is None else reference()
-    if callback is not None and module is not None and bool(initialised):
-        callback(module)
+    module = _owners.find(owner)
+    if module is not None and bool(initialised):
+        module._initialisation_is(True)
 
 
 kmeans_finish_ = define(

@@ -20,8 +20,8 @@ class VectorQuantize(Function):
     quantized and loss are differentiable in x; loss also in the codebook. Saved are x, the chosen
     rows and the indices, never the codebook: a buffer that moves between two forwards and one
     backward would otherwise invalidate the graph. ``chosen`` holds codes that take the place of
-    the nearest ones, or is None. ``moves`` counts what the codebook does by itself, or is None: a
-    recompute that comes after more of it is refused.
+    the nearest ones, or is None. ``moves`` counts the moves of a codebook that moves by itself,
+    else it is None: a recompute with a moved codebook is refused.
     """
 
     @staticmethod
