@@ -125,7 +125,7 @@ class VQOutput(NamedTuple):
     usage: CodeUsage
 
 
-for _output in (NearestCode, CodeSums, CodeUsage, VQOutput):
+for _output in (NearestCode, CodeSums, CodeEntropy, CodeUsage, VQOutput):
     torch.utils._pytree._register_namedtuple(
         _output, serialized_type_name=f"vqkernels.{_output.__name__}"
     )

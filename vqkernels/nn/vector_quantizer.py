@@ -155,6 +155,7 @@ class VectorQuantizer(LearnedCodebook, Quantizer):
             "mask": mask,
             "channel_dim": channel,
             "backend": self.backend,
+            "moves": ops.count_both(self._moves, self.draws),
         }
         if isinstance(self.assign, TopK):
             return quantize_to_many(x, self._codes, self.assign.k, **options)
@@ -164,7 +165,6 @@ class VectorQuantizer(LearnedCodebook, Quantizer):
             self._packed(),
             statistics=self.training and isinstance(self.update, EMA),
             chosen=self._draw(x, mask, channel),
-            moves=ops.count_both(self._moves, self.draws),
             **options,
         )
 
