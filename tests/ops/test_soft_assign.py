@@ -75,6 +75,28 @@ def _ours(
     return [*(value.detach() for value in out), x.grad, codebook.grad]
 
 
+def _gradient_terms(
+    x: Tensor, codebook: Tensor, temperature: float, mask: Tensor | None
+) -> list[float]:
+    """What the gradients are differences of: 2/T sum |A| |x|, and the same of c, about the centre.
+
+    A is the gradient of the logits; the sum is over the codes for x, over the rows for c.
+    """
+    counts = x.isfinite().all(dim=1) if mask is None else mask & x.isfinite().all(dim=1)
+    usable = codebook.isfinite().all(dim=1)
+    rows, codes = x.double()[counts], codebook.double()[usable]
+    rows, codes = rows - codes.mean(dim=0), codes - codes.mean(dim=0)
+    if not len(rows):
+        return [0.0, 0.0]
+    logits = textbook.soft_logits(rows, codes, temperature).requires_grad_()
+    p = logits.softmax(dim=1)
+    grads = _grads(x, codebook, torch.float64)
+    out = (logits.logsumexp(dim=1), (p * logits).sum(dim=1), p.sum(dim=0))
+    torch.autograd.backward(out, [grads[0][counts], grads[1][counts], grads[2][usable]])
+    size = 2.0 / temperature * float(rows.abs().max() + codes.abs().max())
+    return [size * float(logits.grad.abs().sum(dim=d).max()) for d in (1, 0)]
+
+
 def _assert_close(
     x: Tensor, codebook: Tensor, temperature: float, mask: Tensor | None, backend: str
 ) -> None:
@@ -82,12 +104,13 @@ def _assert_close(
     exact = _dense(x, codebook, temperature, mask, torch.float64)
     eager = _dense(x, codebook, temperature, mask, torch.float32)
     assert got[0].dtype == got[1].dtype == torch.float64
-    for value, truth, plain in zip(got, exact, eager, strict=True):
+    terms = [0.0, 0.0, 0.0, *_gradient_terms(x, codebook, temperature, mask)]
+    for value, truth, plain, size in zip(got, exact, eager, terms, strict=True):
         narrow = value.float() if value.dtype == torch.float64 else value
-        assert_within_budget(narrow, truth, plain)
+        assert_within_budget(narrow, truth, plain, size)
 
 
-@pytest.mark.parametrize("relative", [0.05, 5.0])
+@pytest.mark.parametrize("relative", [0.25, 5.0])
 @pytest.mark.parametrize("name", NAMES)
 def test_values_and_gradients_are_those_of_the_dense_softmax(
     name: str, relative: float, backend: str
