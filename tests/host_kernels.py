@@ -98,7 +98,8 @@ def code_sums(
 
 
 def _rows(x: Tensor, channel_dim: int) -> tuple[list[Any], int, int]:
-    sizes, strides = row_dims(x, channel_dim % x.ndim)
+    sizes, columns = row_dims(channel_dim % x.ndim, x)
+    strides = [stride for (stride,) in columns]
     n, dim = torch.Size(sizes).numel(), x.shape[channel_dim]
     longs = ctypes.c_int64 * len(sizes)
     pointers = [_pointer(x), _DTYPE[x.dtype], len(sizes), longs(*sizes), longs(*strides)]

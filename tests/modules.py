@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import cases
@@ -28,6 +29,51 @@ def quantizer(seed: int = 0, **options: Any) -> vq.nn.VectorQuantizer:
     module = vq.nn.VectorQuantizer(k, d, **options)
     torch.set_rng_state(state)
     return module
+
+
+def made(**options: Any) -> Callable[[], vq.nn.VectorQuantizer]:
+    """What wrappers take as ``make``: the same codebooks in the same order, all different."""
+    seeds = iter(range(100, 200))
+    return lambda: quantizer(next(seeds), **options)
+
+
+def projected(module: nn.Module, in_dim: int, **options: Any) -> vq.nn.Projected:
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        return vq.nn.Projected(module, in_dim, **options)
+
+
+def _residual(shared: bool = False, **options: Any) -> vq.nn.ResidualVQ:
+    return vq.nn.ResidualVQ(made(**options), 2, shared=shared)
+
+
+def _groups(shared: bool = False, **options: Any) -> vq.nn.GroupedVQ:
+    return vq.nn.GroupedVQ(made(**options), 2, shared=shared)
+
+
+def _grouped_residual(shared: bool = False, **options: Any) -> vq.nn.GroupedVQ:
+    make = made(**options)
+    return vq.nn.GroupedVQ(lambda: vq.nn.ResidualVQ(make, 2), 2, shared=shared)
+
+
+WIDTH = 12
+# Every kind of quantizer, of WIDTH channels; options are those of VectorQuantizer.
+KINDS: dict[str, Callable[..., nn.Module]] = {
+    "plain": lambda **o: quantizer(d=WIDTH, **o),
+    "cosine": lambda **o: quantizer(d=WIDTH, metric="cosine", estimator="rotation", **o),
+    "residual": lambda **o: _residual(d=WIDTH, **o),
+    "shared residual": lambda **o: _residual(shared=True, d=WIDTH, **o),
+    "groups": lambda **o: _groups(d=6, **o),
+    "cosine groups": lambda **o: _groups(d=6, metric="cosine", **o),
+    "shared groups": lambda **o: _groups(shared=True, d=6, **o),
+    "grouped residual": lambda **o: _grouped_residual(d=6, **o),
+    "shared grouped residual": lambda **o: _grouped_residual(shared=True, d=6, **o),
+    "projected": lambda **o: projected(quantizer(d=4, **o), WIDTH),
+    "projected cosine": lambda **o: projected(quantizer(d=4, metric="cosine", **o), WIDTH),
+    "heads": lambda **o: projected(_groups(d=4, **o), WIDTH),
+    "shared heads": lambda **o: projected(_groups(shared=True, d=4, **o), WIDTH, bias=False),
+    "nested": lambda **o: projected(_grouped_residual(d=4, **o), WIDTH),
+}
 
 
 def batches(count: int, n: int = 64, d: int = D, seed: int = 70) -> list[Tensor]:

@@ -6,6 +6,7 @@
 
 from vqkernels import nn
 from vqkernels._explain import Explanation, explain
+from vqkernels._masks import mask_from_lengths
 from vqkernels._nearest_codes import nearest_codes
 from vqkernels._prepare import PreparedCodebook, prepare
 from vqkernels._residual_quantize import residual_quantize
@@ -54,6 +55,7 @@ __all__ = [
     "ema_update_",
     "explain",
     "lookup",
+    "mask_from_lengths",
     "nearest_code",
     "nearest_codes",
     "nn",

@@ -54,6 +54,11 @@ def integer_at_least(name: str, value: Any, low: int) -> None:
         raise ValueError(f"{name} must be at least {low}, got {value}")
 
 
+def boolean(name: str, value: Any) -> None:
+    if not isinstance(value, bool):
+        raise TypeError(f"{name} must be a bool, got {value!r}")
+
+
 def one_of(name: str, value: Any, allowed: Collection[str]) -> None:
     if value not in allowed:
         listed = ", ".join(repr(choice) for choice in allowed)
@@ -61,6 +66,12 @@ def one_of(name: str, value: Any, allowed: Collection[str]) -> None:
 
 
 def tensor(name: str, value: Any) -> None:
+    """A tensor outside of torch.func: every public function checks its arguments with this."""
+    if torch._C._are_functorch_transforms_active():
+        raise RuntimeError(
+            f"{name} must not be inside a torch.func transform (grad, vmap, jvp, ...): the ops "
+            "of vqkernels have no rules for them, use torch.autograd; got a call inside one"
+        )
     if not isinstance(value, Tensor):
         raise TypeError(f"{name} must be a torch.Tensor, got {type(value).__name__}")
 

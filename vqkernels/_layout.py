@@ -6,8 +6,6 @@ position of x without its channel dimension, in row-major order.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 
@@ -42,23 +40,25 @@ def like_x(x: Tensor, dtype: torch.dtype) -> Tensor:
     return torch.empty_like(x, dtype=dtype)
 
 
-def row_dims(x: Tensor, channel_dim: int) -> tuple[list[int], list[int]]:
-    """Sizes and strides (elements) of the row dimensions, neighbours merged where possible."""
-    sizes = list(row_shape(x, channel_dim))
-    strides = [*x.stride()[:channel_dim], *x.stride()[channel_dim + 1 :]]
-    return _coalesce(sizes, strides)
+def row_dims(channel_dim: int, *tensors: Tensor) -> tuple[list[int], list[tuple[int, ...]]]:
+    """Sizes of the row dimensions, and in each of them the strides (elements) of every tensor.
 
-
-def _coalesce(sizes: Sequence[int], strides: Sequence[int]) -> tuple[list[int], list[int]]:
-    merged_sizes: list[int] = []
-    merged_strides: list[int] = []
-    for size, stride in zip(sizes, strides, strict=True):
+    All tensors have one shape; neighbours are merged where they merge in all of them.
+    """
+    sizes: list[int] = []
+    strides: list[tuple[int, ...]] = []
+    columns = zip(*(_row_strides(tensor, channel_dim) for tensor in tensors), strict=True)
+    for size, here in zip(row_shape(tensors[0], channel_dim), columns, strict=True):
         if size == 1:
             continue
-        if merged_sizes and merged_strides[-1] == stride * size:
-            merged_sizes[-1] *= size
-            merged_strides[-1] = stride
+        if sizes and strides[-1] == tuple(stride * size for stride in here):
+            sizes[-1] *= size
+            strides[-1] = here
         else:
-            merged_sizes.append(size)
-            merged_strides.append(stride)
-    return merged_sizes or [1], merged_strides or [0]
+            sizes.append(size)
+            strides.append(here)
+    return sizes or [1], strides or [(0,) * len(tensors)]
+
+
+def _row_strides(x: Tensor, channel_dim: int) -> tuple[int, ...]:
+    return (*x.stride()[:channel_dim], *x.stride()[channel_dim + 1 :])

@@ -57,7 +57,7 @@ def fixed_sum(values: Tensor) -> Tensor:
 def sum_of_many(values: Tensor) -> Tensor:
     """Sum of a vector of any traced length, the same bits at any thread count up to 2^23 values.
 
-    In two steps: torch splits only what has one result and 2^15 terms among the threads.
+    In two steps: torch splits a sum among the threads only where a result has 2^15 terms or more.
     """
     return F.pad(values, (0, -values.shape[0] % 256)).reshape(-1, 256).sum(dim=1).sum()
 

@@ -118,11 +118,12 @@ def residual_with_sums(
     channel_dim: int,
     backend: str | None,
     statistics: bool,
+    moves: Tensor | None = None,
 ) -> tuple[VQOutput, Tensor]:
     """``residual_quantize`` on checked arguments, and the (L, K, D) sums of r_l per code.
 
     ``codebooks`` is (L, K, D), or (1, K, D) when the levels share it; ``parts`` are those of as
-    many PreparedCodebooks, or None; ``kept`` is int64.
+    many PreparedCodebooks, or None; ``kept`` is int64; ``moves`` is as in ``quantize_with_sums``.
     """
     learns = torch.is_grad_enabled()
     quantized, loss, indices, mse, counts, sums = ops.ResidualQuantize.apply(
@@ -140,6 +141,7 @@ def residual_with_sums(
         learns and x.requires_grad,
         learns and codebooks.requires_grad,
         backend,
+        None if torch.compiler.is_compiling() else moves,
     )
     return VQOutput(quantized, indices, loss, CodeUsage(counts, mse)), sums
 

@@ -1,11 +1,17 @@
-"""What a training forward learns about a codebook, in the form in which ranks add it up."""
+"""What ranks exchange: over which group, what goes into one collective, and what comes back.
+
+Nothing here communicates. The collective itself is an op, so that it may stand in compiled steps.
+"""
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
+import torch
 import torch.distributed as dist
 from torch import Tensor
+
+_STRIDE = 0x9E3779B9  # odd: apart in all of the 32 bits that the hash takes of a seed
 
 
 class Statistics(NamedTuple):
@@ -24,6 +30,120 @@ class Statistics(NamedTuple):
     found: Tensor | None
 
 
-def own_rank() -> int:
-    """The number of this process among all; 0 where it is alone."""
-    return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
+class Group(NamedTuple):
+    """The ranks that learn one codebook together, as one of them sees them.
+
+    Attributes:
+        name: what torch registers the process group under.
+        rank: this process's, in the group.
+        size: W, at least 2.
+    """
+
+    name: str
+    rank: int
+    size: int
+
+
+def name_of(process_group: object) -> str | None:
+    """The name of a ``process_group`` argument, which copies and pickles as a group does not."""
+    if process_group is None:
+        return None
+    if dist.is_available():
+        if isinstance(process_group, dist.ProcessGroup):
+            return str(process_group.group_name)
+        if process_group is dist.GroupMember.NON_GROUP_MEMBER:
+            raise ValueError(
+                "process_group must be a group that this rank belongs to, "
+                "got GroupMember.NON_GROUP_MEMBER"
+            )
+    raise TypeError(
+        f"process_group must be a torch.distributed.ProcessGroup or None, got {process_group!r}"
+    )
+
+
+def resolve(name: str) -> dist.ProcessGroup:
+    """The process group of that name.
+
+    Raises:
+        RuntimeError: this process has none.
+    """
+    try:
+        return dist.distributed_c10d._resolve_process_group(name)  # type: ignore[attr-defined,arg-type]
+    except (RuntimeError, ValueError, AttributeError) as error:
+        raise RuntimeError(
+            f"process_group must exist in this process, got one named {name!r} that does not: "
+            "make it and assign it to the quantizer's process_group"
+        ) from error
+
+
+@torch.compiler.assume_constant_result
+def group_of(name: str | None) -> Group | None:
+    """Over whom to reduce: the named group, or the default one; None where a rank is alone."""
+    if name is None:
+        if not (dist.is_available() and dist.is_initialized()):
+            return None
+        process_group = dist.group.WORLD
+        assert process_group is not None
+    else:
+        process_group = resolve(name)
+    rank, size = dist.get_rank(process_group), dist.get_world_size(process_group)
+    return Group(str(process_group.group_name), rank, size) if size > 1 else None
+
+
+def own_seed(seed: int, group: Group | None) -> int:
+    """The seed of what every rank draws for itself."""
+    return seed if group is None else seed + group.rank * _STRIDE
+
+
+def pack(statistics: list[Statistics], group: Group) -> Tensor:
+    """This rank's share of ``statistics``: one float32 vector, to be summed over the ranks."""
+    parts: list[Tensor] = []
+    for counts, sums, rows, found in statistics:
+        parts.append(counts)
+        if sums is not None:
+            parts.append(sums)
+        if rows is not None and found is not None:
+            parts += _share(rows, found, group)
+    return torch.cat([part.reshape(-1).to(torch.float32) for part in parts])
+
+
+def unpack(packed: Tensor, like: list[Statistics]) -> list[Statistics]:
+    """The statistics of all ranks from the sum of what they packed; ``like`` has the shapes."""
+    start = 0
+
+    def take(like: Tensor) -> Tensor:
+        nonlocal start
+        part = packed[start : start + like.numel()]
+        start += like.numel()
+        return part.reshape(like.shape)
+
+    reduced = []
+    for counts, sums, rows, _ in like:
+        counts = take(counts).to(counts.dtype)
+        sums = None if sums is None else take(sums)
+        found = None
+        if rows is not None:
+            rows, found = _usable_first(take(rows), take(rows[:, 0]))
+        reduced.append(Statistics(counts, sums, rows, found))
+    return reduced
+
+
+def _share(rows: Tensor, found: Tensor, group: Group) -> tuple[Tensor, Tensor]:
+    """Candidate j comes from rank j mod W, its row number j // W, if that one is usable.
+
+    Everywhere else zeros: the ranks' shares add up to the candidates and the flags of the usable
+    ones, whichever ranks have rows.
+    """
+    slot = torch.arange(len(rows), device=rows.device)
+    number = slot // group.size
+    filled = (slot % group.size == group.rank) & (number < found)
+    return torch.where(filled[:, None], rows[number], 0), filled
+
+
+def _usable_first(rows: Tensor, filled: Tensor) -> tuple[Tensor, Tensor]:
+    """As ``sample_rows`` returns them: usable rows in front, then the same ones again."""
+    usable = filled > 0
+    found = usable.sum()
+    order = usable.to(torch.int32).argsort(descending=True, stable=True)
+    slot = torch.arange(len(rows), device=rows.device)
+    return rows[order[slot % found.clamp(min=1)]], found

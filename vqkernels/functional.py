@@ -196,12 +196,14 @@ def quantize_with_sums(
     backend: str | None,
     statistics: bool,
     chosen: Tensor | None = None,
+    moves: Tensor | None = None,
 ) -> tuple[VQOutput, Tensor]:
     """``vector_quantize`` on checked arguments, and the (K, D) sums per code.
 
     For modules, which check before they move any state and need not do it twice. ``channel_dim``
     is not negative here, and ``parts`` are as in ``search``. ``chosen`` are indices of codes that
-    take the place of the nearest ones.
+    take the place of the nearest ones. ``moves`` counts the moves of a codebook that moves by
+    itself; compiled code has no place to keep it.
     """
     codes = ops.NormalizeCodes.apply(codebook) if metric == "cosine" else codebook
     quantized, loss, indices, mse, counts, sums = ops.VectorQuantize.apply(
@@ -217,6 +219,7 @@ def quantize_with_sums(
         channel_dim,
         statistics,
         backend,
+        None if torch.compiler.is_compiling() else moves,
     )
     return VQOutput(quantized, indices, loss, CodeUsage(counts, mse)), sums
 
@@ -261,8 +264,7 @@ def code_sums(
     _checks.shaped("indices", indices, positions)
     _checks.same_device("indices", indices, "x", x)
     _checks.mask(mask, x, positions)
-    if not isinstance(deterministic, bool):
-        raise TypeError(f"deterministic must be a bool, got {deterministic!r}")
+    _checks.boolean("deterministic", deterministic)
     return CodeSums(
         *ops.code_sums(
             x.detach(), indices, num_embeddings, mask, "l2", channel, None, deterministic

@@ -51,8 +51,9 @@ class Revive:
     quarter of the mean count where that is smaller: with fewer rows than codes in a batch, no
     code could reach an absolute threshold and all of them would be replaced at once.
     It is dead, too, when the codebook has taken ``age`` rows per code since the code was last
-    chosen: with uniform use a code waits that long with probability exp(-age), whatever the batch
-    size, and this limit does not wait until a moving average has forgotten.
+    chosen. This limit does not wait until a moving average has forgotten. Were rows independent
+    and codes used alike, one would wait that long with probability exp(-age); as a code often
+    takes r rows of one image at once, it is exp(-age / r), and ``age`` should be many times r.
 
     Args:
         threshold: EMA count, in rows per update, under which a code is dead; above 0.
@@ -66,7 +67,7 @@ class Revive:
     """
 
     threshold: float = 1.0
-    age: float | None = 100.0
+    age: float | None = 1000.0
     every: int = 1
     candidates: int = 256
     seed: int = 0

@@ -102,3 +102,9 @@ class VQOutput(NamedTuple):
     indices: Tensor
     loss: Tensor
     usage: CodeUsage
+
+
+for _output in (NearestCode, CodeSums, CodeUsage, VQOutput):
+    torch.utils._pytree._register_namedtuple(
+        _output, serialized_type_name=f"vqkernels.{_output.__name__}"
+    )

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 import vqkernels as vq
+from vqkernels import ops
 from vqkernels.ops import dispatch
 
 _ROWS = 65536
@@ -44,10 +45,12 @@ def _step(dim: int, **options: Any) -> None:
     module.flush()
 
 
-def _residual(dim: int) -> None:
+def _residual(dim: int, ends: bool = False) -> None:
     x = torch.zeros(4096, dim, requires_grad=True)
     codebooks = torch.zeros(_LEVELS, 1024, dim, requires_grad=True)
-    out = vq.residual_quantize(x, codebooks, backend="triton")
+    kept = torch.ones(len(x), dtype=torch.int64) if ends else None
+    mask = None if kept is None else kept > 0
+    out = vq.residual_quantize(x, codebooks, mask=mask, kept=kept, backend="triton")
     (out.quantized.sum() + out.loss).backward()
 
 
@@ -61,6 +64,17 @@ def _code_sums(dim: int) -> None:
     indices = torch.zeros(_ROWS, dtype=torch.int64)
     for deterministic in (True, False):
         vq.code_sums(x, indices, len(codebook), deterministic=deterministic)
+
+
+def _soft(dim: int) -> None:
+    """Soft assignment with usage, its gradients, and a draw from it."""
+    x, codebook = _pair(dim)
+    options = (1.0, 1)
+    leaves = (x.clone().requires_grad_(), codebook.clone().requires_grad_())
+    log_sums, mean, usage = ops.SoftAssign.apply(*leaves, None, *options, True, "triton")
+    (log_sums.sum() + mean.sum() + usage.sum()).backward()
+    clock = torch.zeros((), dtype=torch.int64)
+    ops.sample_codes(x, codebook, log_sums.detach(), clock, 0, *options, "triton")
 
 
 def _unit_probe() -> None:
@@ -86,7 +100,10 @@ CALLS: dict[str, Callable[[], None]] = {
         64, metric="cosine", frozen=torch.arange(_CODES[64]) < 2
     ),
     "residual D=128": lambda: _residual(128),
+    "residual D=128 masked, kept": lambda: _residual(128, ends=True),
     "lookup D=64": lambda: _lookup(64),
     "code sums D=64": lambda: _code_sums(64),
+    "soft D=64": lambda: _soft(64),
+    "soft D=256": lambda: _soft(256),
     "self-check": _unit_probe,
 }

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from modules import UPDATES, assert_same_state, batches, quantizer, snapshot
@@ -86,3 +88,76 @@ def test_two_checkpointed_forwards_before_one_backward(reentrant: bool) -> None:
     assert torch.equal(states[0][1], states[1][1])
     for name, value in states[0][0].items():
         assert torch.equal(states[1][0][name], value), name
+
+
+def _two_forwards(module: nn.Module, reentrant: bool = False) -> Tensor:
+    xs = [x.requires_grad_() for x in batches(2)]
+    for x in xs:  # initialised: the codebook moves between the two
+        module(x)
+    first, second = (
+        checkpoint(lambda x: module(x).quantized.square(), x, use_reentrant=reentrant) for x in xs
+    )
+    return (first + second).sum()
+
+
+REFUSING = {
+    "EMA": quantizer,
+    "cosine, rotation": lambda: quantizer(metric="cosine", estimator="rotation"),
+    "residual": lambda: vq.nn.ResidualVQ(quantizer, levels=2),
+}
+
+
+@pytest.mark.parametrize("make", REFUSING.values(), ids=REFUSING)
+def test_a_recompute_with_a_moved_codebook_is_refused(make: Callable[[], nn.Module]) -> None:
+    message = r"got one with 1 moves since; .* need EMA\(every=...\) of that number"
+    with pytest.raises(RuntimeError, match=message):
+        _two_forwards(make()).backward()
+
+
+def test_a_codebook_that_moves_on_leaving_training_mode_is_noticed_too() -> None:
+    module = quantizer(init="normal")
+    (x,) = batches(1)
+    out = checkpoint(lambda x: module(x).quantized, x.requires_grad_(), use_reentrant=False)
+    module.eval()
+    with pytest.raises(RuntimeError, match="with 1 moves since"):
+        out.sum().backward()
+
+
+@pytest.mark.parametrize(("dead", "levels"), [(False, 0), (True, 0), (True, 2)])
+def test_a_revival_between_forward_and_recompute_is_refused(dead: bool, levels: int) -> None:
+    """A Gradient codebook moves by itself only then."""
+    init = torch.cat([x[:8] for x in batches(2)])  # every code is chosen in turn
+    init[3] += 100.0 if dead else 0.0
+    revive = vq.Revive(threshold=1e-9, age=8, every=3)  # at the second of the two forwards
+
+    def make() -> vq.nn.VectorQuantizer:
+        return quantizer(update=vq.Gradient(), init=init, revive=revive)
+
+    loss = _two_forwards(make() if not levels else vq.nn.ResidualVQ(make, levels))
+    if dead:
+        with pytest.raises(RuntimeError, match=r"or with Gradient\(...\) revive=None"):
+            loss.backward()
+    else:
+        loss.backward()
+
+
+@pytest.mark.parametrize("update", [vq.EMA(every=4), vq.Gradient(), None], ids=str)
+def test_a_codebook_that_has_not_moved_is_not_refused(
+    update: vq.EMA | vq.Gradient | None,
+) -> None:
+    plain, module = quantizer(update=update), quantizer(update=update)
+    _two_forwards(module).backward()
+    for x in batches(2) * 2:
+        plain(x)
+    assert_same_state(module, snapshot(plain))
+
+
+def test_tensors_that_are_kept_elsewhere_are_no_recompute() -> None:
+    """Other hooks return other tensors, too, with what was saved in them."""
+    module = quantizer(init="normal")
+    x, y = (value.requires_grad_() for value in batches(2))
+    with torch.autograd.graph.saved_tensors_hooks(torch.clone, torch.clone):
+        out = module(x)
+    module(y)
+    out.quantized.sum().backward()
+    assert torch.equal(x.grad, torch.ones_like(x))

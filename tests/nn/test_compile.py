@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import torch
 from modules import K, assert_same_state, batches, make_optimizer, quantizer, snapshot
-from torch import Tensor
+from torch import Tensor, nn
 from torch._dynamo.testing import CompileCounterWithBackend
 
 import vqkernels as vq
@@ -30,12 +30,12 @@ def _compiled(
     return torch.compile(function, backend=counter, fullgraph=True, **options), counter
 
 
-def _steps(module: vq.nn.VectorQuantizer, call: Callable[..., Any], xs: list[Tensor]) -> list:
+def _steps(module: nn.Module, call: Callable[..., Any], xs: list[Tensor], *mask: Tensor) -> list:
     """Training steps; what each computed."""
     optimizer, results = make_optimizer(module), []
     for x in xs:
         x = x.clone().requires_grad_()
-        out = call(x)
+        out = call(x, *mask)
         (out.quantized.square().sum() + out.loss).backward()
         if optimizer is not None:
             optimizer.step()
@@ -81,27 +81,71 @@ def test_inductor_compiles_the_training_step_too() -> None:
     assert_same_state(module, snapshot(eager))
 
 
-def test_batch_sizes_do_not_recompile() -> None:
+SIZED: dict[str, Callable[[], nn.Module]] = {
+    "EMA": quantizer,
+    "cosine": lambda: quantizer(metric="cosine", update=vq.EMA(every=2)),
+    "Gradient": lambda: quantizer(update=vq.Gradient(), estimator="rotation"),
+    "residual": lambda: vq.nn.ResidualVQ(quantizer, levels=2),
+}
+
+
+@pytest.mark.parametrize(
+    ("name", "masked"),
+    [*((name, False) for name in SIZED), ("EMA", True), ("residual", True)],
+)
+def test_batch_sizes_do_not_recompile(name: str, masked: bool) -> None:
     """Init, steady state static, steady state dynamic: then every size is served."""
-    module = quantizer()
-    call, counter = _compiled(module)
-    for x in batches(4):
-        call(x)
-    call(batches(1, 80)[0])
+    module = SIZED[name]()
+    call, counter = _compiled(module, "eager")
+
+    def step(n: int) -> None:
+        (x,) = batches(1, n)
+        out = call(x.requires_grad_(), torch.arange(n) % 3 != 0 if masked else None)
+        (out.quantized.sum() + out.loss).backward()
+
+    for n in (64, 64, 80):
+        step(n)
     settled = counter.frame_count
     assert settled <= 3
     for n in (96, 65, 2048, 7, 33):
-        call(batches(1, n)[0])
+        step(n)
     assert counter.frame_count == settled
+
+
+def test_batch_sizes_do_not_recompile_in_eval() -> None:
+    module = quantizer()
+    module(batches(1)[0])
+    module.eval()
+    call, counter = _compiled(lambda x: (module(x), module.decode(module.encode(x))), "eager")
+    for n in (64, 80, 96, 65, 2048, 7):
+        call(batches(1, n)[0])
+    assert counter.frame_count == 2
+
+
+def test_a_compiled_step_with_a_mask_revives_as_the_eager_one() -> None:
+    init = batches(1, 16, seed=1)[0]
+    init[8:] += 100.0
+    options = {"init": init, "update": vq.EMA(decay=0.5)}
+    eager, module = quantizer(**options), quantizer(**options)
+    call, counter = _compiled(module)
+    mask, xs = torch.arange(64) % 3 != 0, batches(6)
+    expected = _steps(eager, eager, xs, mask)
+    for step, wanted in zip(_steps(module, call, xs, mask), expected, strict=True):
+        for value, other in zip(step, wanted, strict=True):
+            assert torch.equal(value, other)
+    assert module.codebook.max() < 50  # all of the far codes have been revived
+    assert counter.frame_count == 1
+    assert_same_state(module, snapshot(eager))
 
 
 def test_masked_training_compiles() -> None:
     eager, module = quantizer(), quantizer()
     call, counter = _compiled(module)
-    mask = torch.arange(64) % 3 != 0
-    for x in batches(4):
-        expected, out = eager(x, mask), call(x, mask)
-        assert torch.equal(out.quantized, expected.quantized)
+    mask, xs = torch.arange(64) % 3 != 0, batches(3)
+    expected = _steps(eager, eager, xs, mask)
+    for step, wanted in zip(_steps(module, call, xs, mask), expected, strict=True):
+        for value, other in zip(step, wanted, strict=True):
+            assert torch.equal(value, other)
     assert counter.frame_count <= 3
     assert_same_state(module, snapshot(eager))
 

@@ -164,6 +164,28 @@ def test_every_n_equals_one_move_with_summed_statistics() -> None:
     assert torch.equal(accumulated.embed_sum, total)
 
 
+@pytest.mark.parametrize("metric", ["l2", "cosine"])
+def test_every_n_on_parts_of_a_batch_is_one_step_on_the_whole(metric: str) -> None:
+    """Both round a sum of the same rows; every=n also rounds it once per part."""
+    n, init = 4, torch.nn.functional.normalize(batches(1, K, seed=1)[0], dim=1)
+    options = {"init": init, "metric": metric, "revive": None}
+    parts = quantizer(update=vq.EMA(decay=0.8, every=n), **options)
+    whole = quantizer(update=vq.EMA(decay=0.8), **options)
+    for x in batches(3, 64 * n):
+        part_outs, out = train(parts, list(x.chunk(n))), train(whole, [x])[0]
+        # The same codes see the same rows, whatever an update before them has rounded.
+        assert torch.equal(torch.cat([part.indices for part in part_outs]), out.indices)
+    parts.flush()
+    whole.flush()
+    assert parts.clock == whole.clock == 3
+    xs = batches(3, 64 * n)
+    exact, eager = (_followed(xs, init, dtype, metric) for dtype in (torch.float64, torch.float32))
+    for module in (parts, whole):
+        found = module.codebook, module.cluster_size, module.embed_sum
+        for got, *values in zip(found, exact, eager, strict=True):
+            assert_within_budget(got, *values)
+
+
 def test_every_n_moves_only_each_nth_forward() -> None:
     module = quantizer(init="normal", update=vq.EMA(every=3))
     clocks = [int(module.clock) for x in batches(7) if module(x)]

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
+import cases
+import oracle
 import pytest
 import torch
 from modules import UPDATES, assert_same_state, batches, quantizer, snapshot, train
-from torch import nn
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
 
 import vqkernels as vq
 
@@ -78,18 +82,94 @@ def test_a_half_precision_model_trains(dtype: torch.dtype) -> None:
     assert module.codebook.dtype == torch.float32
 
 
-@pytest.mark.parametrize("metric", ["l2", "cosine"])
-def test_autocast_changes_nothing(metric: str, backend: str) -> None:
-    plain, cast = (quantizer(metric=metric, backend=backend) for _ in range(2))
-    for x in batches(3):
-        expected = plain(x)
-        with torch.autocast("cpu", torch.bfloat16):
-            out = cast(x)
-            assert torch.equal(cast.encode(x), expected.indices)
-        assert torch.equal(out.indices, expected.indices)
-        assert torch.equal(out.quantized, expected.quantized)
-        assert torch.equal(out.loss, expected.loss)
-    assert_same_state(cast, snapshot(plain))
+MODULES: dict[str, Callable[[], nn.Module]] = {
+    **{name: lambda update=update: quantizer(update=update) for name, update in UPDATES.items()},
+    "cosine, rotation": lambda: quantizer(metric="cosine", estimator="rotation"),
+    "residual": lambda: vq.nn.ResidualVQ(quantizer, levels=2),
+    "residual, shared": lambda: vq.nn.ResidualVQ(quantizer, levels=2, shared=True),
+}
+
+
+def _devices() -> list[str]:
+    """The device types that autocast takes in this build of torch, with and without a device."""
+    return [kind for kind in KINDS if torch.amp.is_autocast_available(kind)]
+
+
+KINDS = ("cpu", "cuda", "xpu", "mps", "hpu", "mtia", "maia", "xla", "ipu")
+
+
+def _results(call: Callable[[Tensor], vq.VQOutput], x: Tensor) -> list[Tensor]:
+    leaf = x.clone().requires_grad_()
+    out = call(leaf)
+    (out.quantized.float().square().sum() + out.loss).backward()
+    assert leaf.grad is not None
+    return [*tree_leaves(out), leaf.grad]
+
+
+def _assert_equal(got: list[Tensor], expected: list[Tensor]) -> None:
+    for value, wanted in zip(got, expected, strict=True):
+        assert value.dtype == wanted.dtype
+        assert torch.equal(value, wanted)
+
+
+@pytest.mark.filterwarnings("ignore:.*utocast")
+@pytest.mark.parametrize("make", MODULES.values(), ids=MODULES)
+@pytest.mark.parametrize("device", _devices())
+def test_autocast_changes_no_bit_of_a_module(make: Callable[[], nn.Module], device: str) -> None:
+    """In training with its k-means, moves and revivals, in eval, and in the backward."""
+    plain, module = make(), make()
+    for number, x in enumerate(batches(5)):
+        for each in (plain, module):
+            each.train(number < 3)
+        expected = [*_results(plain, x), plain.encode(x), plain.decode(plain.encode(x))]
+        with torch.autocast(device, torch.bfloat16):
+            got = [*_results(module, x), module.encode(x), module.decode(module.encode(x))]
+        _assert_equal(got, expected)
+    assert_same_state(module, snapshot(plain))
+
+
+FUNCTIONS: dict[str, Callable[[Tensor, Tensor], Any]] = {
+    "nearest_code": vq.nearest_code,
+    "cosine": lambda x, codes: vq.nearest_code(x, codes, metric="cosine"),
+    "vector_quantize": vq.vector_quantize,
+    "residual_quantize": lambda x, codes: vq.residual_quantize(x, codes, levels=3),
+    "lookup": lambda x, codes: vq.lookup(vq.nearest_code(x, codes).indices, codes),
+    "code_sums": lambda x, codes: vq.code_sums(x, vq.nearest_code(x, codes).indices, len(codes)),
+    "prepare": lambda x, codes: vq.nearest_code(x, vq.prepare(codes)),
+}
+
+
+@pytest.mark.parametrize("function", FUNCTIONS.values(), ids=FUNCTIONS)
+@pytest.mark.parametrize("name", ["gaussian", "near ties", "shifted by 1000"])
+def test_autocast_changes_no_bit_of_a_function(
+    name: str, function: Callable[[Tensor, Tensor], Any]
+) -> None:
+    x, codes = cases.search(name)
+    expected = function(x, codes)
+    with torch.autocast("cpu", torch.bfloat16):
+        got = function(x, codes)
+    _assert_equal(tree_leaves(got), tree_leaves(expected))
+
+
+@pytest.mark.parametrize("autocast", [False, True], ids=["", "autocast"])
+@pytest.mark.parametrize("metric", cases.METRICS)
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+def test_half_precision_rows_get_the_exact_nearest_code_of_what_they_hold(
+    dtype: torch.dtype, metric: str, autocast: bool, backend: str
+) -> None:
+    """Rounded to eight bits many rows stand between codes: a search in bfloat16 misses them."""
+    x, codes = cases.search("gaussian")
+    x = x.to(dtype)
+    exact, _ = oracle.nearest_code(x, codes, metric)
+    module = quantizer(k=len(codes), d=x.shape[1], init=codes, metric=metric, backend=backend)
+    with torch.autocast("cpu", torch.bfloat16, enabled=autocast):
+        found = [vq.nearest_code(x, codes, metric=metric, backend=backend).indices]
+        found += [vq.vector_quantize(x, codes, metric=metric, backend=backend).indices]
+        found += [module.eval()(x).indices, module.train()(x).indices, module.encode(x)]
+        if metric == "l2":
+            found += [vq.residual_quantize(x, codes[None], backend=backend).indices[:, 0]]
+    for indices in found:
+        assert torch.equal(indices, torch.from_numpy(exact))
 
 
 def test_moving_to_another_device_keeps_the_dtype() -> None:

@@ -24,6 +24,11 @@ CONSTRUCTORS: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"update": "ema"}, TypeError, "update must be EMA(...), Gradient(...) or None, got 'ema'"),
     ({"update": vq.EMA}, TypeError, "update must be EMA(...), Gradient(...) or None, got"),
     ({"revive": True}, TypeError, "revive must be Revive(...) or None, got True"),
+    (
+        {"update": None, "revive": vq.Revive()},
+        ValueError,
+        "revive must be None with update=None, which never moves a code, got Revive(threshold=1.0",
+    ),
     ({"frozen": [True] * 16}, TypeError, "frozen must be a torch.Tensor, got list"),
     ({"frozen": torch.ones(16)}, TypeError, "frozen must be torch.bool, got torch.float32"),
     ({"frozen": torch.ones(3) > 0}, ValueError, "frozen must have shape (16,), got (3,)"),

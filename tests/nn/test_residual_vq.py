@@ -337,7 +337,7 @@ CONSTRUCTORS: list[tuple[tuple[Any, ...], type[Exception], str]] = [
     (
         (itertools.repeat(quantizer()).__next__, 2),
         ValueError,
-        "make must give a new module for every level, got one twice",
+        "make must give every part a new module, got one twice",
     ),
 ]
 

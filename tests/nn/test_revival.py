@@ -26,21 +26,22 @@ def test_60_dead_codes_of_64_recover(update: vq.EMA | vq.Gradient) -> None:
     assert actives[-1] >= 60
 
 
-def _lately_in_use(**options: object) -> vq.nn.VectorQuantizer:
-    """The same, where a moving average still remembers eight rows per step for every code."""
+def _lately_in_use(n: int = 512, **options: object) -> vq.nn.VectorQuantizer:
+    """The same, where a moving average still remembers that n rows used the codes alike."""
     module = _dying(**options)
-    module.cluster_size.fill_(8.0)
+    module.cluster_size.fill_(n / 64)
     if module.embed_sum is not None:
-        module.embed_sum.copy_(module.codebook.detach() * 8.0)
+        module.embed_sum.copy_(module.codebook.detach() * n / 64)
     return module
 
 
-@pytest.mark.parametrize("n", [64, 512])
+@pytest.mark.parametrize("n", [64, 384, 1024])
 @pytest.mark.parametrize("update", [vq.EMA(), vq.Gradient()], ids=["EMA", "Gradient"])
 def test_the_defaults_notice_within_200_steps_whatever_the_batch_size(
     update: vq.EMA | vq.Gradient, n: int
 ) -> None:
-    module = _lately_in_use(update=update)
+    """Small batches by the count, large ones by age."""
+    module = _lately_in_use(n, update=update)
     optimizer = make_optimizer(module)
     for _ in range(4):
         train(module, batches(50, n), optimizer)
@@ -54,6 +55,19 @@ def test_a_count_alone_forgets_too_slowly(update: vq.EMA | vq.Gradient) -> None:
     module = _lately_in_use(update=update, revive=vq.Revive(age=None))
     train(module, batches(50, 512) * 4)
     assert module(batches(1, 4096)[0]).usage.active <= 4
+    assert module.revived == 0
+
+
+def test_the_defaults_leave_codes_alone_that_few_images_need() -> None:
+    """A code takes 32 rows of one image in 32 and none of the others: rows are not independent."""
+    g = torch.Generator().manual_seed(3)
+    codes = 10.0 * torch.randn(64, 6, generator=g)
+    module = quantizer(k=64, init=codes)
+    module.cluster_size.fill_(8.0)
+    module.embed_sum.copy_(codes * 8.0)
+    for _ in range(200):
+        images = torch.stack([torch.randperm(64, generator=g)[:2] for _ in range(8)])
+        module(codes[images.repeat_interleave(32)])
     assert module.revived == 0
 
 

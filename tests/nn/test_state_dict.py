@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import io
 import pickle
+from typing import Any
 
 import pytest
 import torch
@@ -33,10 +34,11 @@ def test_it_loads_strictly_with_pending_statistics(update: vq.EMA | vq.Gradient 
     assert_same_state(other, snapshot(module))
 
 
+@pytest.mark.parametrize("k", [0, 1, 4], ids=["before init", "after init", "later"])
 @pytest.mark.parametrize("metric", ["l2", "cosine"])
 @all_updates
 def test_k_plus_m_steps_equal_k_steps_save_load_m_steps(
-    update: vq.EMA | vq.Gradient | None, metric: str
+    update: vq.EMA | vq.Gradient | None, metric: str, k: int
 ) -> None:
     xs = batches(9)
     options = {"update": update, "metric": metric, "estimator": "rotation"}
@@ -45,7 +47,7 @@ def test_k_plus_m_steps_equal_k_steps_save_load_m_steps(
 
     first = quantizer(**options)
     optimizer = make_optimizer(first)
-    train(first, xs[:4], optimizer)
+    train(first, xs[:k], optimizer)
     file = io.BytesIO()
     torch.save([first.state_dict(), optimizer and optimizer.state_dict()], file)
     file.seek(0)
@@ -56,10 +58,10 @@ def test_k_plus_m_steps_equal_k_steps_save_load_m_steps(
     optimizer = make_optimizer(second)
     if optimizer is not None:
         optimizer.load_state_dict(states[1])
-    outs = train(second, xs[4:], optimizer)
+    outs = train(second, xs[k:], optimizer)
 
     assert_same_state(second, snapshot(whole))
-    for out, wanted in zip(outs, expected[4:], strict=True):
+    for out, wanted in zip(outs, expected[k:], strict=True):
         assert torch.equal(out.quantized, wanted.quantized)
         assert torch.equal(out.loss, wanted.loss)
 
@@ -100,6 +102,44 @@ def test_a_load_of_another_size_raises_and_changes_nothing(
     module(batches(1)[0])
 
 
+@pytest.mark.parametrize("wrapped", [False, True], ids=["itself", "in a model"])
+@pytest.mark.parametrize("assign", [False, True])
+def test_one_level_of_another_size_changes_no_level(assign: bool, wrapped: bool) -> None:
+    residual = vq.nn.ResidualVQ(quantizer, levels=3)
+    module: nn.Module = nn.Sequential(residual) if wrapped else residual
+    train(residual, batches(3))
+    before = snapshot(module)
+    state = snapshot(module)
+    for value in state.values():
+        value.add_(1)
+    name = "0.quantizers.1.codebook" if wrapped else "quantizers.1.codebook"
+    state[name] = torch.zeros(8, 6)
+    message = rf"{name} must have shape \(16, 6\), got \(8, 6\)"
+    with pytest.raises(RuntimeError, match=message):
+        module.load_state_dict(state, assign=assign)
+    assert_same_state(module, before)
+
+
+@pytest.mark.parametrize(
+    ("saved", "loading", "keys"),
+    [
+        ({}, {"update": vq.Gradient()}, "Unexpected.*embed_sum.*pending_sums"),
+        ({"update": None}, {}, "Missing.*cluster_size.*embed_sum"),
+        ({"revive": None}, {}, "Missing.*pending_rows"),
+    ],
+    ids=["EMA to Gradient", "frozen to EMA", "without revival to with"],
+)
+def test_a_load_across_options_is_refused_or_partial(
+    saved: dict[str, Any], loading: dict[str, Any], keys: str
+) -> None:
+    """torch does not tell a module whether a load is strict; it names the keys itself."""
+    source, module = quantizer(1, init="normal", **saved), quantizer(init="normal", **loading)
+    with pytest.raises(RuntimeError, match=keys):
+        module.load_state_dict(source.state_dict())
+    module.load_state_dict(source.state_dict(), strict=False)
+    assert torch.equal(module.codebook, source.codebook)
+
+
 def test_a_missing_key_raises_under_strict() -> None:
     module = quantizer()
     state = module.state_dict()
@@ -115,10 +155,15 @@ def test_flags_are_integers() -> None:
         assert state[name].dtype == torch.int64
 
 
+@pytest.mark.parametrize("wrap", [False, True], ids=["", "residual"])
 @all_updates
 @pytest.mark.parametrize("how", ["deepcopy", "pickle", "torch.save"])
-def test_copies_go_on_like_the_original(how: str, update: vq.EMA | vq.Gradient | None) -> None:
-    module = quantizer(update=update)
+def test_copies_go_on_like_the_original(
+    how: str, update: vq.EMA | vq.Gradient | None, wrap: bool
+) -> None:
+    module: Any = quantizer(update=update)
+    if wrap:
+        module = vq.nn.ResidualVQ(lambda: quantizer(update=update), levels=2)
     train(module, batches(3))
     if how == "deepcopy":
         copied = copy.deepcopy(module)

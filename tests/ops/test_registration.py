@@ -37,6 +37,7 @@ BOOK_INDICES = INDICES[:, None].expand(24, 3).contiguous()
 IMAGE_BOOK_INDICES = BOOK_INDICES.reshape(2, 3, 4, 3)
 _SOFT = (X, CODES, MASK, LOGSUMEXP, LOGSUMEXP, 1.0)
 _NOTHING = torch.empty(0)
+ALONE = "0"  # what torch names the default process group
 _ADVANCE = (0.9, 1e-5, 1, "l2", 1.0, 9, 1)
 _MARKS = (COUNTS.clone(), ZERO.clone(), COUNTS % 2)
 _BACKWARD = ("straight_through", 0.25, 1.0)
@@ -104,6 +105,7 @@ ARGUMENTS: dict[str, list[tuple[Any, ...]]] = {
     ],
     "lookup": [(INDICES, CODES, 1), (IMAGE_INDICES, CODES.half(), 1), (INDICES[:0], CODES, 0)],
     "lookup_backward": [(X, INDICES, 11, 1), (IMAGE.half(), IMAGE_INDICES, 11, 1)],
+    "all_reduce_": [(SUMS.clone(), ALONE), (COUNTS.clone(), ALONE)],
     "code_sums": [
         (X, INDICES, 11, None, "l2", 1, None),
         (IMAGE, IMAGE_INDICES, 11, MASK.reshape(2, 3, 4), "cosine", 1, "reference"),
@@ -131,6 +133,7 @@ ARGUMENTS: dict[str, list[tuple[Any, ...]]] = {
         (*_ema(), ZERO, COUNTS, SUMS, COUNTS % 2, "l2"),
         (CODES.clone(), None, None, ZERO, COUNTS, SUMS, None, "cosine"),
     ],
+    "replicate_": [([*_ema()[:2], CLOCK.clone()], [ZERO.clone()], [torch.tensor(-1)], ALONE)],
     "sample_codes": [
         (X, CODES, LOGSUMEXP, CLOCK, 3, 1.0, 1, None),
         (IMAGE.half(), CODES, LOGSUMEXP.reshape(2, 3, 4), CLOCK, 0, 0.5, 1, "reference"),
@@ -159,6 +162,15 @@ ARGUMENTS: dict[str, list[tuple[Any, ...]]] = {
     ],
     "tick_": [(ZERO.clone(),)],
 }
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _group_of_one() -> Iterator[None]:
+    torch.distributed.init_process_group(
+        "gloo", store=torch.distributed.HashStore(), rank=0, world_size=1
+    )
+    yield
+    torch.distributed.destroy_process_group()
 
 
 def test_the_table_holds_every_op() -> None:

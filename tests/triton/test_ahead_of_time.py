@@ -26,6 +26,7 @@ _CANONICAL = {
     "decay_sizes",
     "revive",
 }
+_SOFT = {"log_sums", "probability_sums", "pull", "sample_codes"}
 _MOST_STACK = 64
 # 64-lane instructions per pair, the lists included, by the widest vectors that a limit is for. On
 # sm_80 every comparison takes two operands, and on sm_100 scores are moved out of tensor memory.
@@ -41,11 +42,15 @@ def test_multiply_and_add_are_rounded_separately_where_bits_are_promised(arch: i
     assert not fused & _CANONICAL
 
 
-def test_the_stack_is_small_and_no_search_spills_in_its_main_loop(arch: int) -> None:
+def test_the_stack_is_small_and_nothing_that_goes_over_pairs_spills_in_a_loop(arch: int) -> None:
     """Spills show up as stack; what the tools call local stays 0."""
     stacks = {k.label: k.resources.stack for k in every_kernel(arch)}
     assert {label: stack for label, stack in stacks.items() if stack > _MOST_STACK} == {}
-    spills = {k.label: k.spills_in_loops for k in every_kernel(arch) if k.per_pair is not None}
+    spills = {
+        k.label: k.spills_in_loops
+        for k in every_kernel(arch)
+        if k.per_pair is not None or k.launch.name in _SOFT
+    }
     assert spills
     assert {label: count for label, count in spills.items() if count} == {}
 

@@ -13,6 +13,7 @@ import torch
 from backends import interpreted
 from modules import UPDATES, batches, quantizer
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 import vqkernels as vq
 from vqkernels import ops
@@ -84,13 +85,18 @@ def test_forward_and_backward_equal_the_cpu(
             _assert_close(value, target)
 
 
+@pytest.mark.parametrize("ends", [False, True], ids=["all levels", "kept"])
 @pytest.mark.parametrize("shared", [False, True], ids=["own", "shared"])
 @pytest.mark.parametrize("estimator", cases.ESTIMATORS)
 @pytest.mark.parametrize("layout", cases.LAYOUTS)
-def test_a_residual_step_equals_the_cpu(layout: str, estimator: str, shared: bool) -> None:
+def test_a_residual_step_equals_the_cpu(
+    layout: str, estimator: str, shared: bool, ends: bool
+) -> None:
     rows, codebook = cases.batch()
     x, channel = cases.LAYOUTS[layout](rows)
     books = codebook[None] if shared else cases.codebooks(codebook, 3)
+    positions = x.movedim(channel, -1).shape[:-1]
+    kept = (torch.arange(positions.numel()) % 4).reshape(positions) if ends else None
     results = []
     for device in ("cpu", "cuda"):
         leaves = [value.to(device).requires_grad_() for value in (x.detach(), books)]
@@ -99,6 +105,7 @@ def test_a_residual_step_equals_the_cpu(layout: str, estimator: str, shared: boo
             leaves[1][0] if shared else leaves[1],
             levels=3,
             estimator=estimator,
+            kept=None if kept is None else kept.to(device),
             channel_dim=channel,
         )
         ((out.quantized * x.to(device)).sum() + out.loss).backward()
@@ -160,9 +167,10 @@ def _quantizer(**options: object) -> nn.Module:
     return quantizer(k=64, **options).cuda()
 
 
-def _residual_quantizer() -> nn.Module:
-    seeds = iter(range(3))
-    return vq.nn.ResidualVQ(lambda: quantizer(next(seeds), k=64), levels=3).cuda()
+def _residual_quantizer(**options: object) -> nn.Module:
+    sizes = (64, 48, 64)
+    levels = [quantizer(seed, k=k) for seed, k in enumerate(sizes)]
+    return vq.nn.ResidualVQ(levels, **options).cuda()
 
 
 _MODULES: dict[str, Callable[[], nn.Module]] = {
@@ -170,47 +178,101 @@ _MODULES: dict[str, Callable[[], nn.Module]] = {
     "cosine": lambda: _quantizer(metric="cosine"),
     "rotation": lambda: _quantizer(estimator="rotation"),
     "residual": _residual_quantizer,
+    "residual, dropout": lambda: _residual_quantizer(dropout=vq.LevelDropout(0.5)),
 }
 
 
-def _step(module: nn.Module, x: Tensor) -> list[Tensor]:
+def _step(module: nn.Module, x: Tensor, mask: Tensor | None = None) -> list[Tensor]:
     leaf = x.detach().requires_grad_()
-    out = module(leaf)
+    out = module(leaf, mask)
     gradients = torch.autograd.grad(out.quantized.square().sum() + out.loss, leaf)
     return [out.quantized, out.indices, out.loss, *out.usage, *gradients]
 
 
+def _mask(masked: bool) -> Tensor | None:
+    return torch.arange(N, device="cuda") % 3 != 1 if masked else None
+
+
+masks = pytest.mark.parametrize("masked", [False, True], ids=["all rows", "masked"])
+
+
+@masks
 @pytest.mark.parametrize("name", _MODULES)
-def test_a_captured_step_replays_as_eager_steps_run(name: str) -> None:
-    xs = [x.cuda() for x in batches(7, N)]
+def test_a_captured_step_replays_as_eager_steps_run(name: str, masked: bool) -> None:
+    xs, mask = [x.cuda() for x in batches(7, N)], _mask(masked)
     eager, captured = _MODULES[name](), _MODULES[name]()
     stream = torch.cuda.Stream()
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):  # initialises the codebook, compiles the kernels
         for x in xs[:3]:
-            _step(captured, x)
+            _step(captured, x, mask)
     torch.cuda.current_stream().wait_stream(stream)
     for x in xs[:3]:
-        _step(eager, x)
+        _step(eager, x, mask)
     graph, x = torch.cuda.CUDAGraph(), xs[0].clone()
     with torch.cuda.graph(graph):
-        outputs = _step(captured, x)
+        outputs = _step(captured, x, mask)
     for following in xs[3:]:
         x.copy_(following)
         graph.replay()
-        for got, expected in zip(outputs, _step(eager, following), strict=True):
+        for got, expected in zip(outputs, _step(eager, following, mask), strict=True):
             assert torch.equal(got, expected)
     for key, value in eager.state_dict().items():
         assert torch.equal(captured.state_dict()[key], value), key
 
 
+@masks
 @pytest.mark.parametrize("name", _MODULES)
-def test_a_step_never_waits_for_the_device(name: str) -> None:
-    module, xs = _MODULES[name](), [x.cuda() for x in batches(4, N)]
-    _step(module, xs[0])  # the k-means initialisation reads its flag once
+def test_a_step_never_waits_for_the_device(name: str, masked: bool) -> None:
+    module, xs, mask = _MODULES[name](), [x.cuda() for x in batches(4, N)], _mask(masked)
+    _step(module, xs[0], mask)  # the k-means initialisation reads its flag once
     torch.cuda.set_sync_debug_mode("error")
     try:
         for x in xs[1:]:
-            _step(module, x)
+            _step(module, x, mask)
+        module.eval()  # moves the codebook
+        _step(module, xs[0], mask)
+        module.decode(module.encode(xs[0]))
     finally:
         torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.mark.parametrize("moved", [False, True], ids=["every=4", "every=1"])
+@pytest.mark.parametrize("residual", [False, True], ids=["single", "residual"])
+def test_a_recompute_with_a_moved_codebook_gives_nan_without_waiting(
+    residual: bool, moved: bool
+) -> None:
+    """Where the CPU raises: reading the codebook's clock would stall the stream."""
+    update = vq.EMA(every=1 if moved else 4)
+    module: nn.Module = _quantizer(update=update, init="normal")
+    if residual:
+        module = vq.nn.ResidualVQ(lambda: quantizer(update=update, init="normal"), levels=2).cuda()
+    xs = [x.cuda().requires_grad_() for x in batches(2, N)]
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        first, second = (
+            checkpoint(
+                lambda x: module(x).quantized.square(),
+                x,
+                use_reentrant=False,
+                preserve_rng_state=False,
+            )
+            for x in xs
+        )
+        (first.sum() + second.sum()).backward()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert bool(xs[0].grad.isnan().all()) is moved
+    assert xs[1].grad.isfinite().all()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("name", _MODULES)
+def test_autocast_changes_no_bit_of_a_step(name: str, dtype: torch.dtype) -> None:
+    plain, module = _MODULES[name](), _MODULES[name]()
+    for x in batches(4, N):
+        expected = _step(plain, x.cuda())
+        with torch.autocast("cuda", dtype):
+            got = _step(module, x.cuda())
+        for value, wanted in zip(got, expected, strict=True):
+            assert torch.equal(value, wanted)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ pytest.importorskip("triton")
 
 import vqkernels as vq
 from benchmarks.aot import launches
+from vqkernels import ops
 
 
 def _quantize(x: torch.Tensor) -> None:
@@ -19,8 +21,17 @@ def _quantize(x: torch.Tensor) -> None:
     (out.quantized.sum() + out.loss).backward()
 
 
-def _compiled_for(shape: tuple[int, ...]) -> set[tuple[str, tuple[Any, ...]]]:
-    recorded = launches.record(90, lambda: _quantize(torch.zeros(shape)))
+def _assign_softly(x: torch.Tensor) -> None:
+    codebook = torch.zeros(100, x.shape[1], requires_grad=True)
+    options = (None, 1.0, 1, True, "triton")
+    log_sums, mean, usage = ops.SoftAssign.apply(x.requires_grad_(), codebook, *options)
+    (log_sums.sum() + mean.sum() + usage.sum()).backward()
+
+
+def _compiled_for(
+    call: Callable[[torch.Tensor], None], shape: tuple[int, ...]
+) -> set[tuple[str, tuple[Any, ...]]]:
+    recorded = launches.record(90, lambda: call(torch.zeros(shape)))
     return {_specialised(launch) for launch in recorded}
 
 
@@ -35,12 +46,13 @@ def _specialised(launch: launches.Launch) -> tuple[str, tuple[Any, ...]]:
     return launch.name, tuple(known)
 
 
+@pytest.mark.parametrize("call", [_quantize, _assign_softly])
 @pytest.mark.parametrize(
     "shapes", [((66000, 24), (65999, 24)), ((1030, 24, 8, 8), (1029, 24, 8, 8))], ids=str
 )
 def test_the_number_of_rows_is_nothing_that_a_kernel_is_compiled_for(
-    shapes: tuple[tuple[int, ...], ...],
+    shapes: tuple[tuple[int, ...], ...], call: Callable[[torch.Tensor], None]
 ) -> None:
-    first, second = map(_compiled_for, shapes)
+    first, second = (_compiled_for(call, shape) for shape in shapes)
     assert first == second
     assert len(first) > 5

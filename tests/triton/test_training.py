@@ -66,14 +66,20 @@ def test_a_quantizer_trains_as_on_the_reference(
     _assert_same(make, monkeypatch)
 
 
+@pytest.mark.parametrize("dropout", [None, vq.LevelDropout()], ids=["all levels", "dropout"])
 @pytest.mark.parametrize("shared", [False, True], ids=["own", "shared"])
 @pytest.mark.parametrize("update", ["EMA", "Gradient"])
 def test_a_residual_quantizer_trains_as_on_the_reference(
-    update: str, shared: bool, monkeypatch: pytest.MonkeyPatch
+    update: str,
+    shared: bool,
+    dropout: vq.LevelDropout | None,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     def make(backend: str) -> vq.nn.ResidualVQ:
         seeds = iter(range(3))
         options = {"k": 5, "init": "normal", "update": UPDATES[update], "backend": backend}
-        return vq.nn.ResidualVQ(lambda: quantizer(next(seeds), **options), levels=3, shared=shared)
+        return vq.nn.ResidualVQ(
+            lambda: quantizer(next(seeds), **options), 3, shared=shared, dropout=dropout
+        )
 
     _assert_same(make, monkeypatch)

@@ -1,6 +1,8 @@
 """Modules: state and options, no maths."""
 
+from vqkernels.nn.grouped_vq import GroupedVQ
+from vqkernels.nn.projected import Projected
 from vqkernels.nn.residual_vq import ResidualVQ
 from vqkernels.nn.vector_quantizer import VectorQuantizer
 
-__all__ = ["ResidualVQ", "VectorQuantizer"]
+__all__ = ["GroupedVQ", "Projected", "ResidualVQ", "VectorQuantizer"]

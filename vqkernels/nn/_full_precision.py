@@ -39,22 +39,15 @@ class FullPrecision(nn.Module):
         unexpected_keys: list[str],
         error_msgs: list[str],
     ) -> None:
-        own = {**dict(self.named_parameters(recurse=False)), **dict(self.named_buffers("", False))}
-        problems: list[str] = []
-        converted: dict[str, Tensor] = {}
-        for name, tensor in own.items():
-            loaded = state_dict.get(prefix + name)
-            if not isinstance(loaded, Tensor):
-                continue
-            if loaded.shape != tensor.shape:
-                problems.append(
-                    f"{prefix}{name} must have shape {tuple(tensor.shape)}, "
-                    f"got {tuple(loaded.shape)}"
-                )
-            converted[prefix + name] = loaded.to(tensor.dtype)
+        problems = self._misfits(state_dict, prefix)
         if problems:  # all or nothing: this module keeps every tensor it had
             error_msgs.extend(problems)
             return
+        converted = {
+            prefix + name: state_dict[prefix + name].to(tensor.dtype)
+            for name, tensor in self._own_tensors().items()
+            if isinstance(state_dict.get(prefix + name), Tensor)
+        }
         super()._load_from_state_dict(
             {**state_dict, **converted},
             prefix,
@@ -64,3 +57,18 @@ class FullPrecision(nn.Module):
             unexpected_keys,
             error_msgs,
         )
+
+    def _misfits(self, state_dict: dict[str, Any], prefix: str) -> list[str]:
+        """Why the tensors under ``prefix`` cannot be loaded; nothing where they can."""
+        return [
+            f"{prefix}{name} must have shape {tuple(tensor.shape)}, got {tuple(loaded.shape)}"
+            for name, tensor in self._own_tensors().items()
+            if isinstance(loaded := state_dict.get(prefix + name), Tensor)
+            and loaded.shape != tensor.shape
+        ]
+
+    def _own_tensors(self) -> dict[str, Tensor]:
+        return {
+            **dict(self.named_parameters(recurse=False)),
+            **dict(self.named_buffers("", False)),
+        }

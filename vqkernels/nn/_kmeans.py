@@ -6,6 +6,8 @@ import torch
 from torch import Tensor
 
 from vqkernels import ops
+from vqkernels.distributed import Group, Statistics
+from vqkernels.nn._ranks import reduce
 
 _ITERATIONS = 10
 _ROWS_PER_CODE = 256
@@ -25,6 +27,7 @@ def initialise_(
     metric: str,
     channel_dim: int,
     backend: str | None,
+    group: Group | None,
 ) -> None:
     """Lloyd's iterations on at most 256*K rows of x; then ``initialised`` is 1.
 
@@ -32,18 +35,48 @@ def initialise_(
     counter-based permutation: the same batch always gives the same codebook. Codes that ``frozen``
     marks stay where they are and take rows all the same. ``owner`` is told when the codebook is
     initialised.
+
+    The ranks of ``group`` share the 256*K rows evenly and end with the same codebook. A rank
+    without usable rows takes part in every collective.
     """
     k = codebook.shape[0]
-    count = min(x.numel() // max(x.shape[channel_dim], 1), _ROWS_PER_CODE * k)
-    if count == 0:
+    limit = _ROWS_PER_CODE * k // (1 if group is None else group.size)
+    count = min(x.numel() // max(x.shape[channel_dim], 1), limit)
+    if count == 0 and group is None:
         return
+    count = max(count, 1)
     clock = torch.zeros((), dtype=torch.int64, device=x.device)
     rows, found = ops.sample_rows(x, mask, clock, count, _SEED, metric, channel_dim)
     usable = torch.arange(count, device=x.device) < found
-    ops.kmeans_start_(codebook, initialised, rows, found, frozen)
+    seeds = rows
+    if group is not None:
+        seeds, found = _seeds(rows, found, k, group)
+    ops.kmeans_start_(codebook, initialised, seeds, found, frozen)
     for _ in range(_ITERATIONS):
         indices, _ = ops.nearest_code(rows, codebook, None, metric, 1, backend)
         counts, sums = ops.code_sums(rows, indices, k, usable, metric, 1, None)
+        if group is not None:
+            [(counts, sums, _, _)] = reduce([Statistics(counts, sums, None, None)], group)
         state = (codebook, cluster_size, embed_sum, initialised)
         ops.kmeans_step_(*state, counts, sums, frozen, metric)
     ops.kmeans_finish_(initialised, found, owner)
+
+
+def _seeds(rows: Tensor, found: Tensor, k: int, group: Group) -> tuple[Tensor, Tensor]:
+    """K of the usable rows of all ranks, and how many usable rows there are.
+
+    The ranks' usable rows are numbered through, rank after rank. The seeds are spread evenly over
+    the numbers, so that every rank gives its share, whatever it has; with fewer rows than codes
+    row k mod total becomes seed k.
+    """
+    rank = torch.arange(group.size, device=rows.device)
+    each = torch.where(rank == group.rank, found, 0)
+    ops.all_reduce_(each, group.name)
+    total = each.sum()
+    slot = torch.arange(k, device=rows.device)
+    number = torch.where(total < k, slot % total.clamp(min=1), slot * total // k)
+    own = number - each[: group.rank].sum()
+    mine = (own >= 0) & (own < each[group.rank])
+    seeds = torch.where(mine[:, None], rows[own.clamp(0, len(rows) - 1)], 0)
+    ops.all_reduce_(seeds, group.name)
+    return seeds, total

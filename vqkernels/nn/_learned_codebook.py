@@ -6,11 +6,12 @@ import math
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 
-from vqkernels import _checks, ops
-from vqkernels.distributed import Statistics
-from vqkernels.nn import _kmeans
+from vqkernels import _checks, distributed, ops
+from vqkernels.distributed import Group, Statistics
+from vqkernels.nn import _kmeans, _ranks
 from vqkernels.nn._full_precision import FullPrecision
 from vqkernels.options import EMA, Gradient, Revive, Update
 
@@ -19,6 +20,8 @@ _INITS = ("kmeans", "uniform", "normal")
 # when the optimizer trains the codebook, and limits that nothing reads without candidates.
 _COUNTS_ONLY = EMA(decay=0.99)
 _NO_REVIVAL = Revive()
+# The default of ``revive``, told from an equal option that somebody asked for by its identity.
+DEFAULT_REVIVE = Revive()
 
 
 class LearnedCodebook(FullPrecision):
@@ -31,7 +34,7 @@ class LearnedCodebook(FullPrecision):
     Args:
         num_embeddings: K, number of codes.
         embedding_dim: D, length of a code.
-        update, metric, init, revive, frozen, backend: as in ``VectorQuantizer``.
+        update, metric, init, revive, frozen, process_group, backend: as in ``VectorQuantizer``.
     """
 
     codebook: Tensor
@@ -47,6 +50,7 @@ class LearnedCodebook(FullPrecision):
     revived: Tensor | None
     frozen: Tensor | None
     _prepared: list[Tensor] | None
+    _alike: bool  # whether the ranks of the group have been given one state
     _seen: tuple[int, int] | None  # where the codebook lay at the last call, and its version
 
     def __init__(
@@ -59,6 +63,7 @@ class LearnedCodebook(FullPrecision):
         init: str | Tensor,
         revive: Revive | None,
         frozen: Tensor | None,
+        process_group: dist.ProcessGroup | None,
         backend: str | None,
     ) -> None:
         super().__init__()
@@ -69,6 +74,10 @@ class LearnedCodebook(FullPrecision):
             raise TypeError(f"update must be EMA(...), Gradient(...) or None, got {update!r}")
         if not (revive is None or isinstance(revive, Revive)):
             raise TypeError(f"revive must be Revive(...) or None, got {revive!r}")
+        if update is None and revive is not None and revive is not DEFAULT_REVIVE:
+            raise ValueError(
+                f"revive must be None with update=None, which never moves a code, got {revive!r}"
+            )
         if frozen is not None:
             _checks.booleans("frozen", frozen)
             _checks.shaped("frozen", frozen, (num_embeddings,))
@@ -84,11 +93,12 @@ class LearnedCodebook(FullPrecision):
         self.metric = metric
         self.revive = None if update is None else revive
         self.backend = backend
+        self.process_group = process_group
         self._make_state(_initial_codebook(init, num_embeddings, embedding_dim), frozen)
         # A plain flag beside the buffer, so that the steps after init do not read the device.
         self._init_done = not (isinstance(init, str) and init == "kmeans")
         self.initialised.fill_(int(self._init_done))
-        self._owner_key = ops.on_initialised(self._leave_init_out)
+        self._owner_key = ops.register_owner(self)
         self._drop_packed()
 
     def _make_state(self, codebook: Tensor, frozen: Tensor | None) -> None:
@@ -117,6 +127,9 @@ class LearnedCodebook(FullPrecision):
         if frozen is not None:
             frozen = frozen.detach().to(codebook.device, torch.int64, copy=True)
         self.register_buffer("frozen", frozen)
+        for name in [name for name, value in self._buffers.items() if value is None]:
+            delattr(self, name)  # torch.export counts it among the inputs that the graph has
+            setattr(self, name, None)
 
     def flush(self) -> None:
         """Moves the codebook by whatever statistics are pending, due or not."""
@@ -128,7 +141,11 @@ class LearnedCodebook(FullPrecision):
         self._advance(self._every)
 
     def train(self, mode: bool = True) -> LearnedCodebook:
-        if self.training and not mode:
+        # A Parameter that several ranks hold moves only where all of them are: in a forward.
+        # Evaluation on one rank must not revive its codes alone.
+        shared = self._group_name is not None or self._group is not None
+        stays = shared and isinstance(self.update, Gradient)
+        if self.training and not mode and not stays:
             self._advance(self._every)
         super().train(mode)
         return self
@@ -143,6 +160,13 @@ class LearnedCodebook(FullPrecision):
     @property
     def _every(self) -> int:
         return self.update.every if isinstance(self.update, EMA) else 1
+
+    @property
+    def _moves(self) -> Tensor | None:
+        """What counts the moves that the codes make by themselves; None if they make none."""
+        if isinstance(self.update, EMA):
+            return self.clock
+        return None if self.revive is None else self.revived
 
     @torch.no_grad()
     def _advance(self, steps_due: int) -> None:
@@ -171,9 +195,40 @@ class LearnedCodebook(FullPrecision):
             revive.every,
         )
 
-    @torch.no_grad()
+    @property
+    def process_group(self) -> dist.ProcessGroup | None:
+        """The ranks that learn this codebook together; None for the default group."""
+        return None if self._group_name is None else distributed.resolve(self._group_name)
+
+    @process_group.setter
+    def process_group(self, process_group: dist.ProcessGroup | None) -> None:
+        self._group_name = distributed.name_of(process_group)
+        self._alike = False
+
+    @property
+    def _group(self) -> Group | None:
+        return distributed.group_of(self._group_name)
+
+    def _state_but_initialised(self) -> list[Tensor]:
+        tensors = [*self.parameters(recurse=False), *self.buffers(recurse=False)]
+        return [tensor for tensor in tensors if tensor is not self.initialised]
+
+    @property
+    def _init_open(self) -> bool:
+        """Whether k-means may have to run.
+
+        Until the ranks are alike, what this one knows says nothing about the others, and a
+        compiled step that left k-means out would leave out its collectives.
+        """
+        return not self._init_done or (not self._alike and self._group is not None)
+
     def _initialise(self, x: Tensor, mask: Tensor | None, channel: int) -> None:
-        if self._init_done:
+        _ranks.start_alike([self])
+        self._run_kmeans(x, mask, channel)
+
+    @torch.no_grad()
+    def _run_kmeans(self, x: Tensor, mask: Tensor | None, channel: int) -> None:
+        if not self._init_open:
             return
         _kmeans.initialise_(
             self.codebook,
@@ -187,6 +242,7 @@ class LearnedCodebook(FullPrecision):
             metric=self.metric,
             channel_dim=channel,
             backend=self.backend,
+            group=self._group,
         )
 
     @torch.no_grad()
@@ -245,8 +301,11 @@ class LearnedCodebook(FullPrecision):
         self._prepared = None
         self._seen = None
 
-    def _leave_init_out(self) -> None:
-        self._init_done = True
+    def _initialisation_is(self, done: bool) -> None:
+        self._init_done = done
+
+    def _ranks_are_alike(self) -> None:
+        self._alike = True
 
     def _apply(self, *args: Any, **kwargs: Any) -> LearnedCodebook:
         self._drop_packed()
@@ -254,12 +313,12 @@ class LearnedCodebook(FullPrecision):
         return self
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_prepared": None, "_seen": None}
+        return {**self.__dict__, "_prepared": None, "_seen": None, "_alike": False}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
         # A copy is told of its own codebook, not of the original's.
-        self._owner_key = ops.on_initialised(self._leave_init_out)
+        self._owner_key = ops.register_owner(self)
 
     def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
         self._drop_packed()

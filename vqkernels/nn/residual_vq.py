@@ -8,13 +8,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vqkernels import _checks, functional, ops
+from vqkernels import _checks, distributed, functional, ops
 from vqkernels._layout import row_shape
 from vqkernels._residual_quantize import residual_with_sums, stack_codebooks
 from vqkernels.distributed import Statistics
+from vqkernels.nn import _ranks
 from vqkernels.nn._full_precision import FullPrecision
 from vqkernels.nn._learned_codebook import LearnedCodebook
-from vqkernels.nn._quantizer import Learnt, Quantizer
+from vqkernels.nn._quantizer import Learnt, Quantizer, make_each, part_count
 from vqkernels.nn.vector_quantizer import VectorQuantizer
 from vqkernels.options import EMA, Entropy, LevelDropout
 from vqkernels.outputs import VQOutput
@@ -28,6 +29,7 @@ _SAME = (
     "metric",
     "revive",
     "channel_dim",
+    "process_group",
     "backend",
 )
 
@@ -79,21 +81,31 @@ class ResidualVQ(FullPrecision, Quantizer):
         dropout: LevelDropout | None = None,
     ) -> None:
         super().__init__()
-        if not isinstance(shared, bool):
-            raise TypeError(f"shared must be a bool, got {shared!r}")
-        if isinstance(make, Sequence) and levels is None and not shared:
-            levels = len(make)
-        _checks.integer_at_least("levels", levels, 1)
-        assert levels is not None
-        made = _made(make, 1 if shared else levels)
+        _checks.boolean("shared", shared)
+        levels = part_count("levels", levels, make, shared)
+        made = make_each(make, 1 if shared else levels, VectorQuantizer, _SAME)
+        if made[0].metric != "l2":
+            raise ValueError(
+                f"make must return quantizers with metric='l2', got {made[0].metric!r}"
+            )
         for module in made:
-            _check_equal(module, made[0])
-        if len({id(module) for module in made}) < len(made):
-            raise ValueError("make must give a new module for every level, got one twice")
+            if module.assign is not None:
+                raise ValueError(
+                    "make must return quantizers with assign=None for ResidualVQ, "
+                    f"got {module.assign!r}"
+                )
+            if any(isinstance(option, Entropy) for option in module.regularize):
+                raise ValueError(
+                    "make must return quantizers without Entropy for ResidualVQ, "
+                    f"got regularize={module.regularize}"
+                )
         _check_dropout(dropout, levels)
         self.quantizers = nn.ModuleList(made)
-        self.levels = int(levels)
+        self.levels = levels
         self.shared = shared
+        self.embedding_dim = made[0].embedding_dim
+        self.channel_dim = made[0].channel_dim
+        self._code_shape = (levels,)
         self.dropout = dropout
         counter = torch.zeros((), dtype=torch.int64)
         self.register_buffer("draws", None if dropout is None else counter)
@@ -114,7 +126,7 @@ class ResidualVQ(FullPrecision, Quantizer):
 
     def _step(self, x: Tensor, mask: Tensor | None) -> tuple[VQOutput, Learnt]:
         first = self._level(0)
-        channel = first._check(x, mask)
+        channel = self._check(x, mask)
         if self.training:
             self._initialise(x, mask, channel)
             for codebook in self._codebooks():
@@ -134,6 +146,7 @@ class ResidualVQ(FullPrecision, Quantizer):
             channel_dim=channel,
             backend=first.backend,
             statistics=self.training and isinstance(first.update, EMA),
+            moves=self._moves(),
         )
         if not self.training:
             return out, []
@@ -147,7 +160,7 @@ class ResidualVQ(FullPrecision, Quantizer):
     def encode(self, x: Tensor) -> Tensor:
         """Indices of the codes: int64, (*positions, L). Changes no state."""
         first = self._level(0)
-        channel = first._check(x, None)
+        channel = self._check(x, None)
         options = (channel, False, False, False, first.backend)
         codebooks, packed = self._stacked(), self._packed()
         return ops.residual(x, codebooks, packed, self.levels, None, None, *options)[1]
@@ -176,7 +189,10 @@ class ResidualVQ(FullPrecision, Quantizer):
 
     def init_codebook(self, x: Tensor, mask: Tensor | None = None) -> None:
         """Runs the k-means initialisation of the levels that still lack it, on x, now."""
-        self._initialise(x, mask, self._level(0)._check(x, mask))
+        self._initialise(x, mask, self._check(x, mask))
+
+    def _check(self, x: Tensor, mask: Tensor | None) -> int:
+        return self._level(0)._check(x, mask)
 
     def _level(self, level: int) -> VectorQuantizer:
         module = self.quantizers[0 if self.shared else level]
@@ -190,6 +206,14 @@ class ResidualVQ(FullPrecision, Quantizer):
         """(L, K, D), or (1, K, D) when shared; K is the largest."""
         return stack_codebooks([level._codes for level in self._codebooks()])
 
+    def _moves(self) -> Tensor | None:
+        """As of one codebook. Level 0 meets every row, so no level moves without it."""
+        first = self._level(0)
+        if first.revive is None or isinstance(first.update, EMA):
+            return first._moves
+        revived = [level._moves for level in self._codebooks() if level._moves is not None]
+        return torch.stack(revived).sum()
+
     def _packed(self) -> list[Tensor] | None:
         if len({level.num_embeddings for level in self._codebooks()}) > 1:
             return None  # the op has them filled up to one size
@@ -198,12 +222,12 @@ class ResidualVQ(FullPrecision, Quantizer):
 
     @torch.no_grad()
     def _initialise(self, x: Tensor, mask: Tensor | None, channel: int) -> None:
-        left = x.detach()
         modules = self._codebooks()
+        _ranks.start_alike(modules)
+        left = x.detach()
         for position, level in enumerate(modules):
-            if not level._init_done:
-                level._initialise(left, mask, channel)
-            if all(other._init_done for other in modules[position + 1 :]):
+            level._run_kmeans(left, mask, channel)
+            if not any(other._init_open for other in modules[position + 1 :]):
                 return
             indices = functional.nearest_code(
                 left, level.codebook, channel_dim=channel, backend=level.backend
@@ -216,7 +240,8 @@ class ResidualVQ(FullPrecision, Quantizer):
         drop = self.dropout
         if drop is None or self.draws is None:
             return None
-        options = (drop.probability, drop.keep, drop.multiple_of, drop.seed)
+        seed = distributed.own_seed(drop.seed, self._level(0)._group)
+        options = (drop.probability, drop.keep, drop.multiple_of, seed)
         kept = ops.draw_levels_(self.draws, positions[0], self.levels, *options)
         return kept.reshape(-1, *(1 for _ in positions[1:])).expand(positions)
 
@@ -260,17 +285,6 @@ class ResidualVQ(FullPrecision, Quantizer):
         return f"levels={self.levels}, shared={self.shared}{dropout}"
 
 
-def _made(make: Any, count: int) -> list[Any]:
-    """The quantizers, as many as there are to be."""
-    if isinstance(make, Sequence):
-        if len(make) != count:
-            raise ValueError(f"make must hold {count} quantizers, got {len(make)}")
-        return list(make)
-    if not callable(make):
-        raise TypeError(f"make must be callable or a sequence of quantizers, got {make!r}")
-    return [make() for _ in range(count)]
-
-
 def _check_dropout(dropout: Any, levels: int) -> None:
     if dropout is None:
         return
@@ -280,25 +294,3 @@ def _check_dropout(dropout: Any, levels: int) -> None:
         value = getattr(dropout, name)
         if value > levels:
             raise ValueError(f"dropout.{name} must be at most levels={levels}, got {value}")
-
-
-def _check_equal(module: Any, first: Any) -> None:
-    if not isinstance(module, VectorQuantizer):
-        raise TypeError(f"make must return a VectorQuantizer, got {type(module).__name__}")
-    if module.metric != "l2":
-        raise ValueError(f"make must return quantizers with metric='l2', got {module.metric!r}")
-    if module.assign is not None:
-        raise ValueError(
-            f"make must return quantizers with assign=None for ResidualVQ, got {module.assign!r}"
-        )
-    if any(isinstance(option, Entropy) for option in module.regularize):
-        raise ValueError(
-            "make must return quantizers without Entropy for ResidualVQ, "
-            f"got regularize={module.regularize}"
-        )
-    for name in _SAME:
-        value, expected = getattr(module, name), getattr(first, name)
-        if value != expected:
-            raise ValueError(
-                f"make must return quantizers with equal {name}, got {expected!r} and {value!r}"
-            )

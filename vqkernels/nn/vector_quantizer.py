@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor
 
 from vqkernels import _checks, distributed, functional, ops
@@ -13,13 +14,11 @@ from vqkernels._layout import row_shape
 from vqkernels._nearest_codes import search_many
 from vqkernels._soft import regularization
 from vqkernels.distributed import Statistics
-from vqkernels.nn._learned_codebook import LearnedCodebook
+from vqkernels.nn._learned_codebook import DEFAULT_REVIVE, LearnedCodebook
 from vqkernels.nn._option_checks import check_assign, check_regularize
 from vqkernels.nn._quantizer import Learnt, Quantizer
 from vqkernels.options import EMA, Assign, Gradient, Regularizer, Revive, Sample, TopK, Update
 from vqkernels.outputs import VQOutput
-
-_RANK_STRIDE = 0x9E3779B9  # odd: apart in all of the 32 bits that the hash takes of a seed
 
 
 class VectorQuantizer(LearnedCodebook, Quantizer):
@@ -31,7 +30,9 @@ class VectorQuantizer(LearnedCodebook, Quantizer):
     ``flush()``, and so does leaving training mode when an update is due. Until then
     ``decode(out.indices)`` reproduces ``out.quantized``, and a checkpointed region recomputes with
     the same codebook, provided that its backward comes before the next training forward: several
-    checkpointed forwards per backward need ``EMA(every=...)`` of that number.
+    checkpointed forwards per backward need ``EMA(every=...)`` of that number. A non-reentrant
+    checkpoint that recomputes with a moved codebook raises RuntimeError (on CUDA its gradient is
+    NaN); a re-entrant one, or one around a compiled region, cannot notice.
     Training mode alone decides whether statistics are kept, as in BatchNorm.
 
     The codebook and its statistics are float32 and stay so through ``.half()``, ``.to(dtype)``,
@@ -48,8 +49,8 @@ class VectorQuantizer(LearnedCodebook, Quantizer):
         init: "kmeans" (10 iterations on the first training batch), "uniform" in [-1/K, 1/K],
             "normal", or a (K, D) tensor. Until k-means has run, the codebook holds the "normal"
             draw.
-        revive: ``Revive(...)`` replaces dead codes by rows of the batch, None never does. A frozen
-            codebook is never revived.
+        revive: ``Revive(...)`` replaces dead codes by rows of the batch, None never does. With
+            ``update=None`` the default counts as None and any other value is refused.
         assign: None takes the nearest code, ``Sample(temperature, seed)`` draws one in training,
             ``TopK(k)`` takes the k nearest.
         regularize: losses that a training forward adds to ``loss``: a tuple of ``Entropy(...)``
@@ -60,6 +61,9 @@ class VectorQuantizer(LearnedCodebook, Quantizer):
             is zero; an optimizer with weight decay must leave the codebook out of it.
         channel_dim: dimension of x that holds the D channels: 1 for (B, D, *spatial), -1 for
             (B, T, D).
+        process_group: the ranks that learn this codebook together, where torch.distributed runs
+            with more than one; None for the default group, a group of one rank for none. Every
+            rank of it runs the same number of training forwards. Kept by its name.
         backend: "native", "triton", "reference", or None for the first available one.
 
     Attributes:
@@ -85,11 +89,12 @@ class VectorQuantizer(LearnedCodebook, Quantizer):
         estimator: str = "straight_through",
         metric: str = "l2",
         init: str | Tensor = "kmeans",
-        revive: Revive | None = Revive(),  # noqa: B008 (frozen)
+        revive: Revive | None = DEFAULT_REVIVE,
         assign: Assign = None,
         regularize: tuple[Regularizer, ...] = (),
         frozen: Tensor | None = None,
         channel_dim: int = 1,
+        process_group: dist.ProcessGroup | None = None,
         backend: str | None = None,
     ) -> None:
         super().__init__(
@@ -100,6 +105,7 @@ class VectorQuantizer(LearnedCodebook, Quantizer):
             init=init,
             revive=revive,
             frozen=frozen,
+            process_group=process_group,
             backend=backend,
         )
         _checks.at_least("commitment_weight", commitment_weight, 0.0)
@@ -161,6 +167,7 @@ class VectorQuantizer(LearnedCodebook, Quantizer):
             self._packed(),
             statistics=self.training and isinstance(self.update, EMA),
             chosen=self._draw(x, mask, channel),
+            moves=self._moves,
             **options,
         )
 
@@ -175,7 +182,7 @@ class VectorQuantizer(LearnedCodebook, Quantizer):
             self.codebook,
             mask,
             self.draws,
-            seed=self.assign.seed + distributed.own_rank() * _RANK_STRIDE,
+            seed=distributed.own_seed(self.assign.seed, self._group),
             temperature=float(self.assign.temperature),
             metric=self.metric,
             channel_dim=channel,
@@ -193,6 +200,10 @@ class VectorQuantizer(LearnedCodebook, Quantizer):
             )
             loss = loss + more.to(loss.dtype)
         return loss
+
+    @property
+    def _many(self) -> TopK | None:
+        return self.assign if isinstance(self.assign, TopK) else None
 
     def _codebooks(self) -> list[LearnedCodebook]:
         return [self]
@@ -233,7 +244,10 @@ class VectorQuantizer(LearnedCodebook, Quantizer):
         return functional.lookup(indices, codebook, channel_dim=channel)
 
     def init_codebook(self, x: Tensor, mask: Tensor | None = None) -> None:
-        """Runs the k-means initialisation on x now; does nothing on an initialised codebook."""
+        """Runs the k-means initialisation on x now; does nothing on an initialised codebook.
+
+        With several ranks it is a collective: on every rank, each with its own x.
+        """
         self._initialise(x, mask, self._check(x, mask))
 
     @property

@@ -1,21 +1,19 @@
 """Op contracts: schema, fake, backend choice and autograd. Importing this registers them all."""
 
+from vqkernels.ops._owners import register_owner
 from vqkernels.ops.advance import advance_
+from vqkernels.ops.all_reduce import all_reduce_
 from vqkernels.ops.code_sums import code_sums
 from vqkernels.ops.draw_levels import draw_levels_
 from vqkernels.ops.ema_update import ema_update_
-from vqkernels.ops.kmeans_step import (
-    kmeans_finish_,
-    kmeans_start_,
-    kmeans_step_,
-    on_initialised,
-)
+from vqkernels.ops.kmeans_step import kmeans_finish_, kmeans_start_, kmeans_step_
 from vqkernels.ops.lookup import Lookup, lookup, lookup_backward
 from vqkernels.ops.nearest_code import nearest_code
 from vqkernels.ops.nearest_codes import nearest_codes
 from vqkernels.ops.normalize_codes import NormalizeCodes, normalize_codes
 from vqkernels.ops.observe import observe_
 from vqkernels.ops.prepare import prepare
+from vqkernels.ops.replicate import replicate_
 from vqkernels.ops.residual import residual
 from vqkernels.ops.residual_backward import residual_backward
 from vqkernels.ops.residual_quantize import ResidualQuantize
@@ -39,6 +37,7 @@ __all__ = [
     "UnitRows",
     "VectorQuantize",
     "advance_",
+    "all_reduce_",
     "code_sums",
     "draw_levels_",
     "ema_update_",
@@ -51,8 +50,9 @@ __all__ = [
     "nearest_codes",
     "normalize_codes",
     "observe_",
-    "on_initialised",
     "prepare",
+    "register_owner",
+    "replicate_",
     "residual",
     "residual_backward",
     "sample_codes",

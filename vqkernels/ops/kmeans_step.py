@@ -2,20 +2,15 @@
 
 They act only while the codebook is not initialised and a usable row was seen: device predicates,
 so that the ops may stand in a compiled step. The last one also tells the module that owns the
-codebook, which then leaves all of them out. It has to be told from inside an op: an attribute that
-traced code sets is refused in a checkpointed region, and would be set whether or not a usable row
-was seen.
+codebook, which then leaves all of them out.
 """
 
 from __future__ import annotations
 
-import itertools
-import weakref
-from collections.abc import Callable
-
 import torch
 from torch import Tensor
 
+from vqkernels.ops import _owners
 from vqkernels.ops._library import define, no_result
 from vqkernels.ops.normalize_codes import normalize_codes
 
@@ -80,29 +75,14 @@ kmeans_step_ = define(
 )
 
 
-_callbacks: dict[int, weakref.WeakMethod[Callable[[], None]]] = {}
-_keys = itertools.count()
-
-
-def on_initialised(method: Callable[[], None]) -> Tensor:
-    """The key under which ``kmeans_finish_`` calls ``method``; its object is not kept alive.
-
-    A tensor: the compiler guards on the value of an int and would compile every module anew.
-    """
-    key = next(_keys)
-    _callbacks[key] = weakref.WeakMethod(method, lambda _: _callbacks.pop(key, None))
-    return torch.tensor(key, device="cpu")
-
-
 def _finish_impl(initialised: Tensor, found: Tensor, owner: Tensor) -> None:
     """Sets ``initialised`` if a usable row was seen. Reads it back: the step of the init may wait
     for the device, no later one does.
     """
     initialised.copy_(torch.maximum(initialised, (found > 0).to(initialised.dtype)))
-    reference = _callbacks.get(int(owner))
-    callback = None if reference is None else reference()
-    if callback is not None and bool(initialised):
-        callback()
+    module = _owners.find(owner)
+    if module is not None and bool(initialised):
+        module._initialisation_is(True)
 
 
 kmeans_finish_ = define(

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
+from vqkernels.ops._recompute import keep_moves, unless_moved
 from vqkernels.ops.residual import residual
 from vqkernels.ops.residual_backward import residual_backward
 
@@ -19,7 +20,7 @@ class ResidualQuantize(Function):
     quantized and loss are differentiable in x; loss also in the codebooks. Saved are the mask
     and two sums, over the levels and over the rows of a code, of what the levels leave of x: no
     copy of x per level, and no codebook, which may move before the backward. The rotation also
-    needs x and the unrounded sum of its codes.
+    needs x and the unrounded sum of its codes. ``moves`` is as in ``VectorQuantize``.
     """
 
     @staticmethod
@@ -39,6 +40,7 @@ class ResidualQuantize(Function):
         need_x: bool,
         need_codebooks: bool,
         backend: str | None,
+        moves: Tensor | None,
     ) -> tuple[Tensor, ...]:
         rows, indices, mse, counts, sums, remainder, code_remainders = residual(
             x,
@@ -56,7 +58,8 @@ class ResidualQuantize(Function):
         quantized = rows.to(x.dtype)
         loss = mse.sum(dtype=torch.float64).to(mse.dtype) * (commitment_weight + codebook_weight)
         turned = (x, rows) if estimator == "rotation" and need_x else (None, None)
-        ctx.save_for_backward(*turned, remainder, code_remainders, mask)
+        saved = (*turned, remainder, code_remainders, mask, keep_moves(ctx, moves))
+        ctx.save_for_backward(*saved)
         ctx.options = (
             indices.numel() // levels,
             codebooks.shape[0] != levels,
@@ -78,18 +81,19 @@ class ResidualQuantize(Function):
         grad_quantized, grad_loss = grads[:2]
         need_x, need_codebooks = ctx.needs_input_grad[:2]
         if grad_quantized is None and grad_loss is None:
-            return (None,) * 14
+            return (None,) * 15
+        *saved, moves = ctx.saved_tensors
         grad_x, grad_codebooks = residual_backward(
             grad_quantized,
             grad_loss,
-            *ctx.saved_tensors,
+            *saved,
             *ctx.options,
             need_x,
             need_codebooks,
             ctx.backend,
         )
         return (
-            grad_x if need_x else None,
+            unless_moved(ctx, grad_x, moves) if need_x else None,
             grad_codebooks.to(ctx.codebook_dtype) if need_codebooks else None,
-            *(None,) * 12,
+            *(None,) * 13,
         )

@@ -26,8 +26,8 @@ def _impl(
     """The rows that ``sample_rows`` picks, as every level met them: r_l, (L, count, D).
 
     ``indices``, (*positions, L), are those that ``residual`` returned for x and ``codebooks``. Of
-    the usable rows a level has those that take part in it, in their order and then again; ``found``
-    (L,) says how many there are.
+    the usable rows a level has those that take part in it, in their order and then again;
+    ``found`` (L,) says how many there are.
     """
     levels = indices.shape[-1]
     if x.numel() == 0:

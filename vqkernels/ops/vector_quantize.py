@@ -8,6 +8,7 @@ from torch import Tensor
 from torch.autograd import Function
 from torch.autograd.function import once_differentiable
 
+from vqkernels.ops._recompute import keep_moves, unless_moved
 from vqkernels.ops.vq_assigned import vq_assigned
 from vqkernels.ops.vq_backward import vq_backward
 from vqkernels.ops.vq_forward import vq_forward
@@ -19,7 +20,8 @@ class VectorQuantize(Function):
     quantized and loss are differentiable in x; loss also in the codebook. Saved are x, the chosen
     rows and the indices, never the codebook: a buffer that moves between two forwards and one
     backward would otherwise invalidate the graph. ``chosen`` holds codes that take the place of
-    the nearest ones, or is None.
+    the nearest ones, or is None. ``moves`` counts the moves of a codebook that moves by itself,
+    else it is None: a recompute with a moved codebook is refused.
     """
 
     @staticmethod
@@ -37,6 +39,7 @@ class VectorQuantize(Function):
         channel_dim: int,
         statistics: bool,
         backend: str | None,
+        moves: Tensor | None,
     ) -> tuple[Tensor, ...]:
         options = (mask, metric, channel_dim, statistics, backend)
         if chosen is None:
@@ -46,7 +49,7 @@ class VectorQuantize(Function):
         rows, indices, mse, counts, sums = step
         quantized = rows.to(x.dtype)
         loss = mse * (commitment_weight + codebook_weight)
-        ctx.save_for_backward(x, rows, indices)
+        ctx.save_for_backward(x, rows, indices, keep_moves(ctx, moves))
         ctx.options = (
             codebook.shape[0],
             metric,
@@ -67,18 +70,19 @@ class VectorQuantize(Function):
         grad_quantized, grad_loss = grads[:2]
         need_x, need_codebook = ctx.needs_input_grad[:2]
         if grad_quantized is None and grad_loss is None:
-            return (None,) * 12
+            return (None,) * 13
+        *saved, moves = ctx.saved_tensors
         grad_x, grad_codebook = vq_backward(
             grad_quantized,
             grad_loss,
-            *ctx.saved_tensors,
+            *saved,
             *ctx.options,
             need_x,
             need_codebook,
             ctx.backend,
         )
         return (
-            grad_x if need_x else None,
+            unless_moved(ctx, grad_x, moves) if need_x else None,
             grad_codebook.to(ctx.codebook_dtype) if need_codebook else None,
-            *(None,) * 10,
+            *(None,) * 11,
         )

@@ -1,4 +1,4 @@
-"""How one kernel finds the same row in several tensors that lie differently.
+"""How a kernel finds the rows of a tensor of any layout, and the same row in several of them.
 
 The positions of all of them are cut into at most four row dimensions at once, so a kernel divides
 a row number once and multiplies by the strides of each tensor.
@@ -6,13 +6,11 @@ a row number once and multiplies by the strides of each tensor.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import triton
 import triton.language as tl  # noqa: F401 (the interpreter looks for the name)
 from torch import Tensor
 
-from vqkernels._layout import row_shape
+from vqkernels._layout import row_dims
 
 _MAX_ROW_DIMS = 4
 
@@ -33,6 +31,13 @@ def row_start(i0, i1, i2, i3, stride0, stride1, stride2, stride3):
     return i0 * stride0 + i1 * stride1 + i2 * stride2 + i3 * stride3
 
 
+@triton.jit
+def row_offsets(row, size1, size2, size3, stride0, stride1, stride2, stride3):
+    """Element offsets of rows (int64) where only one tensor is read."""
+    i0, i1, i2, i3 = split_row(row, size1, size2, size3)
+    return row_start(i0, i1, i2, i3, stride0, stride1, stride2, stride3)
+
+
 def joint_layout(channel_dim: int, *tensors: Tensor | None) -> list[int] | None:
     """What a kernel needs: three sizes, then per tensor four strides and the channel stride.
 
@@ -40,7 +45,7 @@ def joint_layout(channel_dim: int, *tensors: Tensor | None) -> list[int] | None:
     four row dimensions remain that do not merge in all of them.
     """
     there = [tensor for tensor in tensors if tensor is not None]
-    sizes, strides = _merged(channel_dim, there)
+    sizes, strides = row_dims(channel_dim, *there)
     if len(sizes) > _MAX_ROW_DIMS:
         return None
     # Inner ones: the outermost size, which the number of rows sets, is none of the arguments.
@@ -55,24 +60,15 @@ def joint_layout(channel_dim: int, *tensors: Tensor | None) -> list[int] | None:
     return layout
 
 
-def _merged(
-    channel_dim: int, tensors: Sequence[Tensor]
-) -> tuple[list[int], list[tuple[int, ...]]]:
-    """Sizes of the row dimensions and the strides of every tensor in each, neighbours merged."""
-    sizes: list[int] = []
-    strides: list[tuple[int, ...]] = []
-    columns = zip(*(row_strides(tensor, channel_dim) for tensor in tensors), strict=True)
-    for size, here in zip(row_shape(tensors[0], channel_dim), columns, strict=True):
-        if size == 1:
-            continue
-        if sizes and strides[-1] == tuple(stride * size for stride in here):
-            sizes[-1] *= size
-            strides[-1] = here
-        else:
-            sizes.append(size)
-            strides.append(here)
-    return sizes or [1], strides or [(0,) * len(tensors)]
+def row_layout(x: Tensor, channel_dim: int) -> tuple[Tensor, list[int]]:
+    """x and its ``joint_layout``.
 
-
-def row_strides(x: Tensor, channel_dim: int) -> tuple[int, ...]:
-    return (*x.stride()[:channel_dim], *x.stride()[channel_dim + 1 :])
+    x itself, except with five or more row dimensions that no two of them merge: rare enough to pay
+    a copy.
+    """
+    layout = joint_layout(channel_dim, x)
+    if layout is None:
+        x = x.contiguous()
+        layout = joint_layout(channel_dim, x)
+    assert layout is not None
+    return x, layout

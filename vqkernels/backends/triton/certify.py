@@ -11,7 +11,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from vqkernels.backends.triton._rows import row_layout, row_offsets
+from vqkernels.backends.triton._layouts import row_layout, row_offsets
 from vqkernels.backends.triton.bound import SLACK, power_of_two_double
 from vqkernels.backends.triton.exact import NO_CODE, common_scale, intervals
 from vqkernels.backends.triton.pack import Packed

@@ -7,7 +7,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from vqkernels.backends.triton._rows import row_layout, row_offsets
+from vqkernels.backends.triton._layouts import row_layout, row_offsets
 from vqkernels.backends.triton.exact import common_scale, intervals, settle
 from vqkernels.backends.triton.pack import Packed
 from vqkernels.backends.triton.row_list import RowList

@@ -12,7 +12,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from vqkernels.backends.triton._rows import row_layout, row_offsets
+from vqkernels.backends.triton._layouts import row_layout, row_offsets
 from vqkernels.backends.triton.bound import (
     HUGE,
     bias_factor,
