@@ -160,14 +160,14 @@ class VectorQuantizer(LearnedCodebook, Quantizer):
             "backend": self.backend,
         }
         if isinstance(self.assign, TopK):
-            return quantize_to_many(x, self._codes, self.assign.k, **options)
+            return quantize_to_many(x, self._codes, self.assign.k, moves=self._moves, **options)
         return functional.quantize_with_sums(
             x,
             self._codes,
             self._packed(),
             statistics=self.training and isinstance(self.update, EMA),
             chosen=self._draw(x, mask, channel),
-            moves=self._moves,
+            moves=self._changes,
             **options,
         )
 
@@ -188,6 +188,13 @@ class VectorQuantizer(LearnedCodebook, Quantizer):
             channel_dim=channel,
             backend=self.backend,
         )
+
+    @property
+    def _changes(self) -> Tensor | None:
+        """Moves and draws: a recompute after another draw would find other codes, too."""
+        if self.draws is None or self._moves is None:
+            return self._moves if self.draws is None else self.draws
+        return self._moves + self.draws
 
     def _regularized(
         self, loss: Tensor, x: Tensor, mask: Tensor | None, channel: int, counts: Tensor

@@ -31,6 +31,6 @@ def unless_moved(ctx: Any, grad_x: Tensor, moves: Tensor | None) -> Tensor:
         raise RuntimeError(
             "a recompute must see the codebook of its checkpointed forward, got one with "
             f"{int(moves - ctx.moves)} moves since; several forwards per backward need "
-            "EMA(every=...) of that number, or with Gradient(...) revive=None"
+            "EMA(every=...) of that number, or with Gradient(...) revive=None, and no Sample(...)"
         )
     return grad_x
