@@ -124,18 +124,6 @@ def test_a_saved_state_draws_on(update: Any) -> None:
     assert_same_state(other, snapshot(module))
 
 
-@pytest.mark.parametrize("update", UPDATES.values(), ids=UPDATES)
-def test_a_recompute_after_another_draw_is_refused(update: Any) -> None:
-    """EMA(every=3) keeps the codes, but not what was drawn of them."""
-    module = quantizer(update=update, init="normal", revive=None, assign=vq.Sample(2.0))
-    first, second = (
-        checkpoint(lambda x: module(x).quantized, x.requires_grad_(), use_reentrant=False)
-        for x in batches(2)
-    )
-    with pytest.raises(RuntimeError, match=r"moves since; .* and no Sample\(\.\.\.\)$"):
-        (first + second).sum().backward()
-
-
 def _train(update: Any, reentrant: bool | None, compiled: bool) -> list[Tensor]:
     torch.manual_seed(0)
     encoder = nn.Linear(6, 6)

@@ -123,7 +123,7 @@ ARGUMENTS: dict[str, list[tuple[Any, ...]]] = {
             *(None, None, None, *_ADVANCE),
         ),
     ],
-    "draw_levels_": [(ZERO.clone(), 5, 8, 0.5, 2, 3, 1)],
+    "draw_levels": [(ZERO, 5, 8, 0.5, 2, 3, 1)],
     "kmeans_finish_": [(ZERO.clone(), FOUND, torch.tensor(-1))],
     "kmeans_start_": [
         (CODES.clone(), ZERO, ROWS, FOUND, None),

@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vqkernels import _checks, distributed, functional, ops
+from vqkernels import _checks, functional, ops
 from vqkernels._layout import row_shape
 from vqkernels._residual_quantize import residual_with_sums, stack_codebooks
-from vqkernels.distributed import Statistics
+from vqkernels.distributed import Statistics, seed_of_rank
 from vqkernels.nn import _ranks
 from vqkernels.nn._full_precision import FullPrecision
 from vqkernels.nn._learned_codebook import LearnedCodebook
@@ -64,7 +64,7 @@ class ResidualVQ(FullPrecision, Quantizer):
     Attributes:
         quantizers: ModuleList of L ``VectorQuantizer``, or of one when shared.
         levels: L.
-        draws: int64, how often levels have been drawn; with ``dropout`` only.
+        draws: int64 0-d buffer, what ``dropout`` counts its draws with; None without it.
 
     Raises:
         TypeError, ValueError: an argument, or what ``make`` returns, breaks its contract.
@@ -146,7 +146,7 @@ class ResidualVQ(FullPrecision, Quantizer):
             channel_dim=channel,
             backend=first.backend,
             statistics=self.training and isinstance(first.update, EMA),
-            moves=self._moves(),
+            moves=ops.count_both(self._moves(), self.draws),
         )
         if not self.training:
             return out, []
@@ -240,9 +240,10 @@ class ResidualVQ(FullPrecision, Quantizer):
         drop = self.dropout
         if drop is None or self.draws is None:
             return None
-        seed = distributed.own_seed(drop.seed, self._level(0)._group)
+        seed = seed_of_rank(drop.seed, self._level(0)._group)
         options = (drop.probability, drop.keep, drop.multiple_of, seed)
-        kept = ops.draw_levels_(self.draws, positions[0], self.levels, *options)
+        ops.tick_(self.draws)
+        kept = ops.draw_levels(self.draws, positions[0], self.levels, *options)
         return kept.reshape(-1, *(1 for _ in positions[1:])).expand(positions)
 
     @torch.no_grad()

@@ -8,12 +8,12 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from vqkernels import _checks, distributed, functional, ops
+from vqkernels import _checks, functional, ops
 from vqkernels._assign import drawn_codes, quantize_to_many
 from vqkernels._layout import row_shape
 from vqkernels._nearest_codes import search_many
 from vqkernels._soft import regularization
-from vqkernels.distributed import Statistics
+from vqkernels.distributed import Statistics, seed_of_rank
 from vqkernels.nn._learned_codebook import DEFAULT_REVIVE, LearnedCodebook
 from vqkernels.nn._option_checks import check_assign, check_regularize
 from vqkernels.nn._quantizer import Learnt, Quantizer
@@ -167,7 +167,7 @@ class VectorQuantizer(LearnedCodebook, Quantizer):
             self._packed(),
             statistics=self.training and isinstance(self.update, EMA),
             chosen=self._draw(x, mask, channel),
-            moves=self._changes,
+            moves=ops.count_both(self._moves, self.draws),
             **options,
         )
 
@@ -182,19 +182,12 @@ class VectorQuantizer(LearnedCodebook, Quantizer):
             self.codebook,
             mask,
             self.draws,
-            seed=distributed.own_seed(self.assign.seed, self._group),
+            seed=seed_of_rank(self.assign.seed, self._group),
             temperature=float(self.assign.temperature),
             metric=self.metric,
             channel_dim=channel,
             backend=self.backend,
         )
-
-    @property
-    def _changes(self) -> Tensor | None:
-        """Moves and draws: a recompute after another draw would find other codes, too."""
-        if self.draws is None or self._moves is None:
-            return self._moves if self.draws is None else self.draws
-        return self._moves + self.draws
 
     def _regularized(
         self, loss: Tensor, x: Tensor, mask: Tensor | None, channel: int, counts: Tensor
