@@ -104,7 +104,7 @@ REFUSING = {
     "EMA": quantizer,
     "cosine, rotation": lambda: quantizer(metric="cosine", estimator="rotation"),
     "residual": lambda: vq.nn.ResidualVQ(quantizer, levels=2),
-    "TopK": lambda: quantizer(assign=vq.TopK(2)),
+    "several codes": lambda: quantizer(assign=vq.TopK(2)),
     "drawn codes": lambda: quantizer(update=vq.EMA(every=3), assign=vq.Sample()),
     "drawn levels": lambda: vq.nn.ResidualVQ(
         lambda: quantizer(update=vq.EMA(every=3)), levels=2, dropout=vq.LevelDropout()

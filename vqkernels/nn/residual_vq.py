@@ -17,7 +17,7 @@ from vqkernels.nn._full_precision import FullPrecision
 from vqkernels.nn._learned_codebook import LearnedCodebook
 from vqkernels.nn._quantizer import Learnt, Quantizer, make_each, part_count
 from vqkernels.nn.vector_quantizer import VectorQuantizer
-from vqkernels.options import EMA, LevelDropout
+from vqkernels.options import EMA, Entropy, LevelDropout
 from vqkernels.outputs import VQOutput
 
 # What one op for all levels needs equal.
@@ -49,7 +49,8 @@ class ResidualVQ(FullPrecision, Quantizer):
         make: called once per level (once in all when shared); returns a new ``VectorQuantizer``.
             Or a sequence of them, one per level, where ``levels`` may be left out. They may differ
             in their codes, in how many they have, and in which are frozen. ``metric`` must be
-            "l2": codes of length 1 cannot describe residuals that shrink.
+            "l2": codes of length 1 cannot describe residuals that shrink. They take the nearest
+            code (no ``assign``); of ``regularize`` they may have ``Orthogonal``, added per level.
         levels: L, at least 1.
         shared: all levels use one codebook. Its statistics are added over the levels, its
             candidates for revival are taken from all of them, and k-means sees x itself.
@@ -92,6 +93,11 @@ class ResidualVQ(FullPrecision, Quantizer):
                 raise ValueError(
                     "make must return quantizers with assign=None for ResidualVQ, "
                     f"got {module.assign!r}"
+                )
+            if any(isinstance(option, Entropy) for option in module.regularize):
+                raise ValueError(
+                    "make must return quantizers without Entropy for ResidualVQ, "
+                    f"got regularize={module.regularize}"
                 )
         _check_dropout(dropout, levels)
         self.quantizers = nn.ModuleList(made)
@@ -145,7 +151,10 @@ class ResidualVQ(FullPrecision, Quantizer):
         if not self.training:
             return out, []
         statistics = self._statistics(x, codebooks, mask, kept, channel, out, sums)
-        return out, list(zip(self._codebooks(), statistics, strict=True))
+        loss = out.loss
+        for number, (counts, _, _, _) in enumerate(statistics):
+            loss = self._level(number)._regularized(loss, x, mask, channel, counts)
+        return out._replace(loss=loss), list(zip(self._codebooks(), statistics, strict=True))
 
     @torch.no_grad()
     def encode(self, x: Tensor) -> Tensor:
