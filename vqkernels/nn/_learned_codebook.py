@@ -135,7 +135,7 @@ class LearnedCodebook(FullPrecision):
 
     def flush(self) -> None:
         """Moves the codebook by whatever statistics are pending, due or not."""
-        self._advance(1)
+        self._advance_between_forwards(1)
 
     def health(self, window: int | None = None) -> CodebookHealth:
         """How well the codes are used, from the statistics of training. Reads the device.
@@ -166,9 +166,14 @@ class LearnedCodebook(FullPrecision):
         shared = self._group_name is not None or self._group is not None
         stays = shared and isinstance(self.update, Gradient)
         if self.training and not mode and not stays:
-            self._advance(self._every)
+            self._advance_between_forwards(self._every)
         super().train(mode)
         return self
+
+    def _advance_between_forwards(self, steps_due: int) -> None:
+        """Leaves a codebook to the next training forward that FSDP has sharded until then."""
+        if not hasattr(self.codebook, "to_local"):
+            self._advance(steps_due)
 
     @property
     def _codes(self) -> Tensor:
