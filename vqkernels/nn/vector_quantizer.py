@@ -161,7 +161,7 @@ class VectorQuantizer(LearnedCodebook, Quantizer):
             "moves": ops.count_both(self._moves, self.draws),
         }
         if isinstance(self.assign, TopK):
-            return quantize_to_many(x, self._codes, self.assign.k, moves=self._moves, **options)
+            return quantize_to_many(x, self._codes, self.assign.k, **options)
         return functional.quantize_with_sums(
             x,
             self._codes,
