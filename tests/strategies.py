@@ -7,8 +7,6 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-settings.register_profile("default", max_examples=200)
-settings.register_profile("full", max_examples=5000)
 relaxed = settings(
     deadline=None,
     print_blob=True,
