@@ -22,15 +22,18 @@ SOURCES := git ls-files --cached --others --exclude-standard
 demo: $(VENV)/built
 	$(BIN)/vqk run digits
 
-# SEED= repeats what the random tests drew; make prints the one it uses.
+# SEED= repeats what the random tests drew; make prints the one it uses. WORKERS= processes, of
+# which OpenMP's idle threads must not take the cores from the others.
 SEED ?= $(shell date +%s)
+WORKERS ?= auto
+TESTS := OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -n $(WORKERS) --maxprocesses 8 --dist worksteal
 
 test: $(VENV)/test-tools $(VENV)/built
-	$(BIN)/python -m pytest --hypothesis-seed=$(SEED)
+	$(TESTS) --hypothesis-seed=$(SEED)
 
 # 5000 random cases per property instead of 200.
 test-full: $(VENV)/test-tools $(VENV)/built
-	$(BIN)/python -m pytest --hypothesis-seed=$(SEED) --hypothesis-profile=full
+	$(TESTS) --hypothesis-seed=$(SEED) --hypothesis-profile=full
 
 lint: $(VENV)/test-tools
 	$(BIN)/ruff check .
