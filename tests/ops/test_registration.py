@@ -128,8 +128,8 @@ ARGUMENTS: dict[str, list[tuple[Any, ...]]] = {
         (CODES.clone(), ZERO, ROWS, FOUND, COUNTS % 2),
     ],
     "kmeans_step_": [
-        (*_ema(), ZERO, COUNTS, SUMS, COUNTS % 2, "l2"),
-        (CODES.clone(), None, None, ZERO, COUNTS, SUMS, None, "cosine"),
+        (*_ema(), ZERO, COUNTS, SUMS, FOUND, COUNTS % 2, "l2"),
+        (CODES.clone(), None, None, ZERO, COUNTS, SUMS, FOUND, None, "cosine"),
     ],
     "replicate_": [([*_ema()[:2], CLOCK.clone()], [ZERO.clone()], [torch.tensor(-1)], ALONE)],
     "sample_residuals": [

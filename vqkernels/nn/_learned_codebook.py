@@ -193,7 +193,12 @@ class LearnedCodebook(FullPrecision):
             revive.threshold,
             math.ceil((revive.age or 0.0) * self.num_embeddings),
             revive.every,
+            *self._of_the_whole(),
         )
+
+    def _of_the_whole(self) -> tuple[Any, ...]:
+        """What ``advance_`` is told where these codes are a part of a codebook."""
+        return ()
 
     @property
     def process_group(self) -> dist.ProcessGroup | None:
@@ -269,7 +274,12 @@ class LearnedCodebook(FullPrecision):
             statistics.sums if self.pending_sums is not None else None,
             statistics.rows,
             statistics.found,
+            *self._totals(statistics),
         )
+
+    def _totals(self, statistics: Statistics) -> tuple[Tensor, ...]:
+        """What ``observe_`` is told where these codes are a part of a codebook."""
+        return ()
 
     def _packed(self) -> list[Tensor] | None:
         """The codebook packed for the search, if it has not moved since the last call.
