@@ -40,7 +40,7 @@ def _impl(
     )
     start = sum(parts[:rank])
     return (
-        everyone[:, :width].contiguous().view(x.dtype),
+        everyone[:, :width].clone(memory_format=torch.contiguous_format).view(x.dtype),
         everyone[:, width] != 0,
         torch.arange(start, start + len(rows), device=x.device),
     )

@@ -43,9 +43,10 @@ def _impl(
     usable = rows.isfinite().all(dim=1) & codes.isfinite().all(dim=1) & ~score.isnan()
     score = torch.where(usable, score, torch.inf)
     packed = torch.cat([score.view(torch.int64), own.reshape(-1) + first, _fingerprint(rows)])
-    everyone = packed.new_empty(dist.get_world_size(process_group), packed.numel())
+    everyone = packed.new_empty(dist.get_world_size(process_group) * packed.numel())
     dist.all_gather_into_tensor(everyone, packed, group=process_group)
-    scores, numbers, prints = everyone.split([len(rows), len(rows), 1], dim=1)
+    parts = everyone.reshape(-1, packed.numel()).split([len(rows), len(rows), 1], dim=1)
+    scores, numbers, prints = parts
     alike = (prints == prints[:1]).all()
     if x.device.type == "cpu" and not alike:
         raise RuntimeError(

@@ -184,8 +184,10 @@ def idle_codes_are_revived_by_age() -> None:
     for number in range(9):
         sharded(torch.cat(parts([32 // SIZE], seed=number)))
         sharded.flush()
-        assert sharded.codebook[-1].max() == 1000 or RANK < SIZE - 1 or number >= 4
-    assert whole_state(sharded)["codebook"].max() < 1000
+        assert (sharded.codebook[-1].max() > 900) == (
+            RANK == SIZE - 1 and number < 4
+        )  # 10 * 13 rows
+    assert whole_state(sharded)["codebook"].max() < 900
 
 
 def a_checkpointed_region_searches_again() -> None:
@@ -224,10 +226,10 @@ def what_the_ranks_must_agree_in_is_checked() -> None:
         sharded(x.flip(0) if RANK == 0 else x)
     with pytest.raises(ValueError, match=f"num_embeddings must be at least {SIZE}, the ranks of"):
         vq.nn.ShardedCodebook(SIZE - 1, D)
+    sharded.process_group = ALONE
     with pytest.raises(
         RuntimeError, match=f"group must have this process as rank {RANK} of {SIZE}"
     ):
-        sharded.process_group = ALONE
         sharded(x)
 
 
