@@ -214,7 +214,9 @@ class ShardedCodebook(FullPrecision, Quantizer):
         rows = self._rows(flat, None, 1)
         vectors = shard.rows(rows.x, shard._vectors)
         vectors = vectors if rows.own is None else vectors[rows.own]
-        return vectors.reshape(*indices.shape, -1).movedim(-1, channel)
+        return (
+            vectors.reshape(*indices.shape, self.embedding_dim).movedim(-1, channel).contiguous()
+        )
 
     @torch.no_grad()
     def init_codebook(self, x: Tensor, mask: Tensor | None = None) -> None:
