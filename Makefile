@@ -1,4 +1,4 @@
-# make demo | test | lint | check | bench | bench-full | bench-gpu | aot | readme | clean
+# make demo | test | test-full | lint | check | bench | bench-full | bench-gpu | aot | readme | clean
 #
 # Every target makes .venv itself from the pins and builds the extension into the source tree.
 # PYTHON=     the interpreter that makes .venv (3.11 or newer: the pinned scikit-image needs it)
@@ -17,13 +17,20 @@ NATIVE := $(wildcard csrc/*.cpp csrc/*/*.cpp csrc/*/*.h csrc/*/*.cu csrc/*/*.cuh
 BENCHMARKS := $(BIN)/python -m pytest -p no:xdist --benchmark-columns=median,iqr,rounds,iterations benchmarks
 SOURCES := git ls-files --cached --others --exclude-standard
 
-.PHONY: demo test lint bench bench-full bench-gpu aot check readme clean
+.PHONY: demo test test-full lint bench bench-full bench-gpu aot check readme clean
 
 demo: $(VENV)/built
 	$(BIN)/vqk run digits
 
+# SEED= repeats what the random tests drew; make prints the one it uses.
+SEED ?= $(shell date +%s)
+
 test: $(VENV)/test-tools $(VENV)/built
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --hypothesis-seed=$(SEED)
+
+# 5000 random cases per property instead of 200.
+test-full: $(VENV)/test-tools $(VENV)/built
+	$(BIN)/python -m pytest --hypothesis-seed=$(SEED) --hypothesis-profile=full
 
 lint: $(VENV)/test-tools
 	$(BIN)/ruff check .

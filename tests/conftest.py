@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import hypothesis
 import pytest
 import torch
 from backends import available, interpreted
@@ -15,6 +16,10 @@ from torch._subclasses.fake_tensor import FakeTensor
 from vqkernels.ops import dispatch
 
 torch.set_num_threads(2)
+
+# Registered before pytest reads --hypothesis-profile.
+hypothesis.settings.register_profile("default", max_examples=200)
+hypothesis.settings.register_profile("full", max_examples=5000)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -8,8 +8,9 @@ import sys
 import pytest
 from backends import available
 
-_MEASURE = """
+_SETTING = """
 import sys, torch, vqkernels as vq
+from vqkernels import ops
 torch.set_num_threads(2)
 
 def kilobytes(field):
@@ -17,32 +18,61 @@ def kilobytes(field):
         if line.startswith(field):
             return int(line.split()[1])
 
-def step(module, x, upstream):
-    out = module(x)
-    if top_k:
-        upstream = upstream[..., None].expand_as(out.quantized)
-    torch.autograd.backward([out.quantized, out.loss], [upstream, None])
-    return out
+def growth(run):
+    open("/proc/self/clear_refs", "w").write("5")  # the high-water mark starts again from here
+    before = kilobytes("VmRSS")
+    run()
+    print((kilobytes("VmHWM") - before) / 1024)
 
-backend, n, k, d, levels, top_k = sys.argv[1], *map(int, sys.argv[2:])
+backend, n, k, d, levels = sys.argv[1], *map(int, sys.argv[2:])
 g = torch.Generator().manual_seed(0)
 codes = torch.randn(k, d, generator=g)
-assign = vq.TopK(top_k) if top_k else None
-make = lambda: vq.nn.VectorQuantizer(k, d, init=codes, assign=assign, backend=backend)
-module = vq.nn.ResidualVQ(make, levels) if levels else make()
 warm = torch.randn(64, d, generator=g)  # lazy imports and thread pools
+"""
+
+_STEP = """
+def step(module, x, upstream):
+    out = module(x)
+    torch.autograd.backward([out.quantized, out.loss], [upstream, None])
+
+make = lambda: vq.nn.VectorQuantizer(k, d, init=codes, backend=backend)
+module = vq.nn.ResidualVQ(make, levels) if levels else make()
 step(module, warm.clone().requires_grad_(), warm)
 x = torch.randn(4, d, n // 4, generator=g).requires_grad_()
 upstream = torch.randn(4, d, n // 4, generator=g)
-open("/proc/self/clear_refs", "w").write("5")  # the high-water mark starts again from here
-before = kilobytes("VmRSS")
-step(module, x, upstream)
-print((kilobytes("VmHWM") - before) / 1024)
+growth(lambda: step(module, x, upstream))
+"""
+
+_SOFT_LOSSES = """
+def losses(x, codes):
+    entropy = vq.code_entropy(x, codes, temperature=float(d), backend=backend)
+    targets = torch.arange(len(x)) % k
+    cross = vq.code_cross_entropy(x, codes, targets, temperature=float(d), backend=backend)
+    clock = torch.tensor(0)
+    normaliser, _, _ = ops.soft_assign(x, codes, None, float(d), 1, False, backend)
+    ops.sample_codes(x, codes, normaliser, clock, 0, float(d), 1, backend)
+    (entropy.per_row - entropy.usage + cross + vq.code_orthogonality(codes)).backward()
+
+codes.requires_grad_()
+losses(warm.clone().requires_grad_(), codes)
+x = torch.randn(n, d, generator=g).requires_grad_()
+growth(lambda: losses(x, codes))
+"""
+
+_TOP_K = """
+def step(x):
+    out = module(x)
+    (out.quantized.sum() + out.loss).backward()
+
+module = vq.nn.VectorQuantizer(k, d, init=codes, assign=vq.TopK(2), backend=backend)
+step(warm.clone().requires_grad_())
+x = torch.randn(n, d, generator=g).requires_grad_()
+growth(lambda: step(x))
 """
 
 
 def _growth_in_megabytes(
-    backend: str, n: int, k: int, d: int, levels: int = 0, top_k: int = 0
+    backend: str, n: int, k: int, d: int, levels: int = 0, program: str = _STEP
 ) -> float:
     try:
         with open("/proc/self/clear_refs", "w") as file:
@@ -50,7 +80,7 @@ def _growth_in_megabytes(
     except OSError as error:
         pytest.skip(f"the high-water mark of memory cannot be reset here: {error}")
     done = subprocess.run(
-        [sys.executable, "-c", _MEASURE, backend, *map(str, (n, k, d, levels, top_k))],
+        [sys.executable, "-c", _SETTING + program, backend, *map(str, (n, k, d, levels))],
         capture_output=True,
         text=True,
         check=True,
@@ -82,9 +112,20 @@ def test_several_codes_per_row_take_their_own_place_only(backend: str) -> None:
     if backend not in available():
         pytest.skip("native is not built")
     n, k = (65536, 8192) if backend == "native" else (4096, 4096)
-    assert _growth_in_megabytes(backend, n, k, 4, top_k=2) < 80
+    assert _growth_in_megabytes(backend, n, k, 4, program=_TOP_K) < 80
 
 
 def test_the_reference_makes_no_n_by_k_matrix_either() -> None:
     """32768 x 4096 in float64 is 1 GB; its blocks of 1024 x 1024 are 8 MB each."""
     assert _growth_in_megabytes("reference", 32768, 4096, 1) < 100
+
+
+@pytest.mark.skipif("native" not in available(), reason="native is not built")
+def test_native_losses_over_all_codes_stay_under_64_mb() -> None:
+    """N x K would be 268e6 entries; one bit each is half of the limit, the rows are 2 MB."""
+    assert _growth_in_megabytes("native", 65536, 4096, 8, program=_SOFT_LOSSES) < 64
+
+
+def test_the_references_losses_make_no_n_by_k_matrix_either() -> None:
+    """32768 x 4096 in float64 is 1 GB; its blocks of 1024 x 1024 are 8 MB each."""
+    assert _growth_in_megabytes("reference", 32768, 4096, 1, program=_SOFT_LOSSES) < 150

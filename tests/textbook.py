@@ -140,3 +140,39 @@ def ema(
 def perplexity(counts: Tensor) -> Tensor:
     probabilities = counts.double() / counts.sum()
     return torch.exp(-(probabilities * torch.log(probabilities + 1e-300)).sum())
+
+
+class Soft(NamedTuple):
+    logsumexp: Tensor  # (N,), 0 where the row does not count
+    mean_logit: Tensor  # (N,), the same
+    usage: Tensor  # (K,), sum of the probabilities of the rows that count
+
+
+def soft_logits(x: Tensor, codebook: Tensor, temperature: float) -> Tensor:
+    """(N, K): -|x - c|^2 / temperature. In float64 by differences; else, as one would write it,
+    expanded about the mean of the codes; -inf for codes that are not finite."""
+    usable = codebook.detach().isfinite().all(dim=1)
+    codes = torch.where(usable[:, None], codebook, 0.0)
+    if x.dtype == torch.float64:
+        squared = torch.stack([(row - codes).square().sum(dim=1) for row in x])
+    else:
+        centre = codes.detach().sum(dim=0) / usable.sum().clamp(min=1)
+        y, e = x - centre, codes - centre
+        squared = y.square().sum(dim=1, keepdim=True) + e.square().sum(dim=1) - 2.0 * (y @ e.T)
+    return torch.where(usable, -squared / temperature, -torch.inf)
+
+
+def soft_assign(
+    x: Tensor, codebook: Tensor, temperature: float, mask: Tensor | None = None
+) -> Soft:
+    """The softmax over all codes, and what is summed of it. With at least one finite code."""
+    counts = x.detach().isfinite().all(dim=1)
+    counts = counts if mask is None else counts & mask
+    logits = soft_logits(torch.where(counts[:, None], x, 0.0), codebook, temperature)
+    p = logits.softmax(dim=1)
+    products = torch.where(p > 0, p * torch.where(p > 0, logits, 0.0), 0.0)
+    return Soft(
+        torch.where(counts, logits.logsumexp(dim=1), 0.0),
+        torch.where(counts, products.sum(dim=1), 0.0),
+        (p * counts[:, None]).sum(dim=0),
+    )

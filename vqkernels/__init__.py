@@ -19,6 +19,7 @@ from vqkernels.functional import (
     nearest_code,
     vector_quantize,
 )
+from vqkernels.nn._watch import CollapseWarning, Watch, watch
 from vqkernels.options import (
     EMA,
     Entropy,
@@ -29,13 +30,22 @@ from vqkernels.options import (
     Sample,
     TopK,
 )
-from vqkernels.outputs import CodeEntropy, CodeSums, CodeUsage, NearestCode, VQOutput
+from vqkernels.outputs import (
+    CodebookHealth,
+    CodeEntropy,
+    CodeSums,
+    CodeUsage,
+    NearestCode,
+    VQOutput,
+)
 
 __all__ = [
     "EMA",
     "CodeEntropy",
     "CodeSums",
     "CodeUsage",
+    "CodebookHealth",
+    "CollapseWarning",
     "Entropy",
     "Explanation",
     "Gradient",
@@ -47,6 +57,7 @@ __all__ = [
     "Sample",
     "TopK",
     "VQOutput",
+    "Watch",
     "__version__",
     "code_cross_entropy",
     "code_entropy",
@@ -62,4 +73,5 @@ __all__ = [
     "prepare",
     "residual_quantize",
     "vector_quantize",
+    "watch",
 ]

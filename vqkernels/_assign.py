@@ -9,7 +9,7 @@ from torch import Tensor
 
 from vqkernels import ops
 from vqkernels._nearest_codes import search_many
-from vqkernels._numerics import TINY
+from vqkernels._soft import compared
 from vqkernels.functional import quantize_with_sums
 from vqkernels.outputs import CodeUsage, VQOutput
 
@@ -29,19 +29,15 @@ def drawn_codes(
 ) -> Tensor:
     """Indices as ``Sample`` defines them; (seed, ``draws``, row number) make the draw of a row.
 
-    Where x is masked any index. The cosine logits are those of squared distances between vectors
-    of length 1, at twice the temperature, but for a constant per row.
+    0 for rows that are masked or not finite.
     """
-    rows, codes = x.detach(), codebook.detach()
-    if metric == "cosine":
-        wide = rows.double()
-        norm = torch.linalg.vector_norm(wide, dim=channel_dim, keepdim=True)
-        rows = (wide / norm.clamp(min=TINY)).to(torch.promote_types(x.dtype, torch.float32))
-        codes, _ = ops.normalize_codes(codes)
-        temperature *= 2.0
-    options = (temperature, channel_dim)
-    logsumexp, _, _ = ops.soft_assign(rows, codes, mask, *options, False, backend)
-    return ops.sample_codes(rows, codes, logsumexp, draws, seed, *options, backend)
+    rows, codes, scale, valid = compared(
+        x.detach(), codebook.detach(), temperature, metric, mask, channel_dim
+    )
+    options = (scale, channel_dim)
+    logsumexp, _, _ = ops.soft_assign(rows, codes, valid, *options, False, backend)
+    drawn = ops.sample_codes(rows, codes, logsumexp, draws, seed, *options, backend)
+    return torch.where(valid, drawn, 0)
 
 
 def quantize_to_many(

@@ -57,9 +57,10 @@ def fixed_sum(values: Tensor) -> Tensor:
 def sum_of_many(values: Tensor) -> Tensor:
     """Sum of a vector of any traced length, the same bits at any thread count up to 2^23 values.
 
-    In two steps: torch splits a sum among the threads only where a result has 2^15 terms or more.
+    In two steps: torch splits only what has one result and 2^15 terms among the threads. The extra
+    256 zeros make the steps at least two, because the compiler treats a size of 1 apart.
     """
-    return F.pad(values, (0, -values.shape[0] % 256)).reshape(-1, 256).sum(dim=1).sum()
+    return F.pad(values, (0, 256 + -values.shape[0] % 256)).reshape(-1, 256).sum(dim=1).sum()
 
 
 def row_norm(rows: Tensor) -> Tensor:

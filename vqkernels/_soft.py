@@ -53,7 +53,7 @@ def code_entropy(
         TypeError, ValueError, RuntimeError: as ``nearest_code``.
     """
     channel = _check(x, codebook, temperature, metric, mask, channel_dim)
-    rows, codes, scale, valid = _compared(x, codebook, float(temperature), metric, mask, channel)
+    rows, codes, scale, valid = compared(x, codebook, float(temperature), metric, mask, channel)
     normaliser, mean, mass = ops.SoftAssign.apply(
         rows, codes, valid, scale, channel, True, backend
     )
@@ -101,7 +101,7 @@ def code_cross_entropy(
     _checks.shaped("targets", targets, row_shape(x, channel))
     _checks.same_device("targets", targets, "x", x)
     kept = targets != -1 if mask is None else mask & (targets != -1)
-    rows, codes, scale, valid = _compared(x, codebook, float(temperature), metric, kept, channel)
+    rows, codes, scale, valid = compared(x, codebook, float(temperature), metric, kept, channel)
     normaliser, _, _ = ops.SoftAssign.apply(rows, codes, valid, scale, channel, False, backend)
     dtype = wide(x.dtype, codebook.dtype)
     target = ops.Lookup.apply(targets, codes, channel).to(dtype)
@@ -192,7 +192,7 @@ def _check(
     return channel
 
 
-def _compared(
+def compared(
     x: Tensor,
     codebook: Tensor,
     temperature: float,

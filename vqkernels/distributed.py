@@ -11,8 +11,6 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-_STRIDE = 0x9E3779B9  # odd: apart in all of the 32 bits that the hash takes of a seed
-
 
 class Statistics(NamedTuple):
     """What one training forward stores for one codebook.
@@ -76,6 +74,12 @@ def resolve(name: str) -> dist.ProcessGroup:
         ) from error
 
 
+def seed_of_rank(seed: int, group: Group | None) -> int:
+    """The seed of what every rank draws for its own batch."""
+    odd = 0x9E3779B9  # apart in all of the 32 bits that the hash takes of a seed
+    return seed if group is None else seed + group.rank * odd
+
+
 @torch.compiler.assume_constant_result
 def group_of(name: str | None) -> Group | None:
     """Over whom to reduce: the named group, or the default one; None where a rank is alone."""
@@ -88,11 +92,6 @@ def group_of(name: str | None) -> Group | None:
         process_group = resolve(name)
     rank, size = dist.get_rank(process_group), dist.get_world_size(process_group)
     return Group(str(process_group.group_name), rank, size) if size > 1 else None
-
-
-def own_seed(seed: int, group: Group | None) -> int:
-    """The seed of what every rank draws for itself."""
-    return seed if group is None else seed + group.rank * _STRIDE
 
 
 def pack(statistics: list[Statistics], group: Group) -> Tensor:

@@ -139,8 +139,8 @@ class LevelDropout:
         keep: fewest levels that a drawn example keeps. Their number is one of keep, ..., L, all
             equally likely.
         multiple_of: the number is rounded up to a multiple of it, and to L at most.
-        seed: seed of the counter-based hash that draws. torch's generators are neither read nor
-            advanced. Processes that train on different data should each have their own.
+        seed: seed of the counter-based hash that draws; each rank adds its number. torch's
+            generators are neither read nor advanced.
     """
 
     probability: float = 1.0

@@ -85,6 +85,27 @@ class CodeUsage(NamedTuple):
         return (k * hit).float()
 
 
+class CodebookHealth(NamedTuple):
+    """How well a learning codebook of K codes is used, over all ranks that learn it.
+
+    Attributes:
+        window: rows of the statement about ``active``.
+        active: codes that were chosen within the last ``window`` rows, counted in whole training
+            forwards. A codebook that has not taken as many rows yet counts all of them.
+        ceiling: codes that uniform use of ``window`` rows would reach: K*(1 - (1-1/K)^window).
+        perplexity: exp of the entropy (nats) of the moving average of the rows per code: 1 to K.
+        dead: codes that ``revive`` would replace, if it looked now; 0 with None.
+        revived: codes replaced since the module was made.
+    """
+
+    window: int
+    active: int
+    ceiling: float
+    perplexity: float
+    dead: int
+    revived: int
+
+
 class VQOutput(NamedTuple):
     """Result of a quantizer.
 
@@ -104,7 +125,7 @@ class VQOutput(NamedTuple):
     usage: CodeUsage
 
 
-for _output in (NearestCode, CodeSums, CodeUsage, VQOutput):
+for _output in (NearestCode, CodeSums, CodeEntropy, CodeUsage, VQOutput):
     torch.utils._pytree._register_namedtuple(
         _output, serialized_type_name=f"vqkernels.{_output.__name__}"
     )

@@ -30,9 +30,8 @@ VQK_INLINE Vec exponential(Vec a) {
   return p * (Vec)exponent;
 }
 
-// exp of values up to 0, of which -infinity and NaN give 0.
-VQK_INLINE Vec exponential_to_one(Vec a) {
-  return exponential(minimum(maximum(a, splat(exp_floor)), splat(0.0f)));
-}
+// The exponent of a probability, brought to where `exponential` takes it; -infinity and NaN become
+// the floor.
+VQK_INLINE Vec not_above_zero(Vec a) { return minimum(maximum(a, splat(exp_floor)), splat(0.0f)); }
 
 }  // namespace vqk::VQK_LEVEL

@@ -18,7 +18,8 @@ void take_codes(const float* logits, int64_t first, int64_t count, const float* 
     IntVec chosen = load(taken + at);
     for (int64_t s = 0; s < count; ++s) {
       const Vec logit = load(logits + s * panel_codes + at);
-      const Vec p = exponential_to_one(below_normaliser(logit, load(high + at), load(low + at)));
+      const Vec p =
+          exponential(not_above_zero(below_normaliser(logit, load(high + at), load(low + at))));
       const IntVec here = select_greater(p, splat(0.0f), splat(int32_t(first + s)), chosen);
       chosen = select_greater(running, load(left + at), chosen, here);
       running = running + p;
@@ -40,7 +41,7 @@ void sample_codes(const SampleCodes& args) {
     double uniform[panel_codes], before[panel_codes];
     for (int64_t r = 0; r < panel_codes; ++r) {
       const bool present = r < panel.count;
-      split_normaliser(present ? args.logsumexp[panel.first + r] : 0.0,
+      split_normaliser(frame, present ? args.logsumexp[panel.first + r] : 0.0,
                        present ? panel.constants[r] : __builtin_inf(), high + r, low + r);
       uniform[r] = present ? args.uniform[panel.first + r] : 0.5;
       before[r] = 0.0;

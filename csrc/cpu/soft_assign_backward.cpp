@@ -35,7 +35,7 @@ void grad_of_rows(const SoftFrame& frame, const StreamedCodes& codes, const RowP
                         of_code + first, lane.totals);
     pull(panel.logits, count, codes.centred.data() + first * width, dim, sums);
   });
-  const double factor = 2.0 / frame.temperature;
+  const double factor = 2.0 * frame.sharpness / frame.temperature;
   for (int64_t r = 0; r < panel.count; ++r) {
     const bool counts = panel.constants[r] < __builtin_inf();
     const float* x = panel.tile + r * padded(dim);
@@ -54,7 +54,7 @@ void grad_of_codes(const SoftAssignBackward& args, const SoftFrame& frame, const
   const SoftRows rows{args.x, args.mask, args.logsumexp, row, slope};
   sum_over_rows(frame, args.codebook, args.num_codes, rows, of_code, args.threads, totals.data(),
                 sums.data());
-  const double factor = 2.0 / frame.temperature;
+  const double factor = 2.0 * frame.sharpness / frame.temperature;
   parallel_for(panels, args.threads, [&](int64_t p, int) {
     for (int64_t lane = 0; lane < panel_codes; ++lane) {
       const int64_t k = p * panel_codes + lane;
@@ -90,7 +90,7 @@ void soft_assign_backward(const SoftAssignBackward& args) {
         LaneSums lane;
         for (int64_t r = 0; r < panel_codes; ++r) {
           const bool present = r < panel.count;
-          split_normaliser(present ? args.logsumexp[panel.first + r] : 0.0,
+          split_normaliser(frame, present ? args.logsumexp[panel.first + r] : 0.0,
                            present ? panel.constants[r] : __builtin_inf(), lane.high + r,
                            lane.low + r);
           lane.totals[r] = 0.0;

@@ -10,7 +10,7 @@ namespace {
 // brought here along its direction: no float32 row could tell the codes apart from there.
 constexpr double farthest = 0x1p100;
 
-double at_most(double value, double limit) { return value < limit ? value : limit; }
+double at_least_one(double value) { return value > 1.0 ? value : 1.0; }
 
 void clear_columns(float* columns, int64_t first, int64_t width, int64_t dim, float front) {
   for (int64_t v = first; v < width; ++v) {
@@ -30,16 +30,18 @@ void write_centred(const float* from, const double* shift, bool takes_part, int6
 SoftFrame::SoftFrame(const float* codebook, int64_t num_codes, int64_t code_dim,
                      double soft_temperature, int threads)
     : dim(code_dim),
-      temperature(soft_temperature),
       survey(codebook, num_codes, code_dim, false, threads),
-      gain(at_most(2.0 / (survey.scale * soft_temperature), 0x1p500)) {}
+      sharpness(at_least_one(4.0 * double(code_dim) * 0x1p-40 /
+                             (survey.scale * survey.scale * soft_temperature))),
+      temperature(sharpness * soft_temperature),
+      gain(2.0 / (survey.scale * temperature)) {}
 
 SoftFrame::~SoftFrame() = default;
 
 void SoftFrame::pack_codes(const float* codes, int64_t count, int64_t width, float* columns,
                            float* centred) const {
   const double* shift = survey.shift.data();
-  const double units = at_most(0.5 * gain / survey.scale, 0x1p500);
+  const double units = 0.5 * gain / survey.scale;
   for (int64_t v = 0; v < count; ++v) {
     const float* code = codes + v * dim;
     const bool finite = all_finite(code, dim);
@@ -49,7 +51,7 @@ void SoftFrame::pack_codes(const float* codes, int64_t count, int64_t width, flo
       square += double(value) * double(value);
       columns[(1 + i) * width + v] = value;
     }
-    columns[v] = finite ? -float(at_most(square * units, farthest)) : -__builtin_inff();
+    columns[v] = finite ? -float(square * units) : -__builtin_inff();
     if (centred != nullptr) write_centred(code, shift, finite, dim, centred + v * pull_width(dim));
   }
   clear_columns(columns, count, width, dim, -__builtin_inff());

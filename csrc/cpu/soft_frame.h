@@ -24,13 +24,17 @@ VQK_INLINE bool all_finite(const float* values, int64_t count) {
 //   -|x - c|^2 / temperature = gain (x - mu) . 2^q (c - mu) - |c - mu|^2 / temperature
 //                              - |x - mu|^2 / temperature,   gain = 2 / (2^q temperature).
 // The last term is the row's own: kept apart in float64, it cancels nothing.
+//
+// Below a temperature at which the codes' logits reach 2^40, p is that of the nearest code whatever
+// the temperature: logits are formed at that one, and `sharpness` times too small.
 struct SoftFrame {
   SoftFrame(const float* codebook, int64_t num_codes, int64_t dim, double temperature, int threads);
   ~SoftFrame();
 
   int64_t dim;
-  double temperature;
   CodebookSurvey survey;
+  double sharpness;    // at least 1
+  double temperature;  // sharpness times the one given
   double gain;
 
   // Both pack `count` vectors into the first columns of (1 + D, width), vector fastest, filling
@@ -61,9 +65,10 @@ struct StreamedCodes {
 };
 
 // Cuts the log-normaliser of a row's logits in two, so that their difference is exact where it is
-// small.
-VQK_INLINE void split_normaliser(double logsumexp, double constant, float* high, float* low) {
-  const double normaliser = logsumexp + constant;
+// small. `constant` is that of pack_rows.
+VQK_INLINE void split_normaliser(const SoftFrame& frame, double logsumexp, double constant,
+                                 float* high, float* low) {
+  const double normaliser = logsumexp / frame.sharpness + constant;
   *high = float(normaliser);
   *low = *high - *high == 0.0f ? float(normaliser - double(*high)) : 0.0f;
 }

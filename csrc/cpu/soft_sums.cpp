@@ -31,7 +31,7 @@ void pack_block(const SoftFrame& frame, const SoftRows& rows, int64_t first, int
   float* terms = window.terms.data() + at;
   for (int64_t r = 0; r < count; ++r) {
     const int64_t n = first + r;
-    split_normaliser(rows.logsumexp[n], constants[r], terms + r, terms + window_rows + r);
+    split_normaliser(frame, rows.logsumexp[n], constants[r], terms + r, terms + window_rows + r);
     terms[2 * window_rows + r] = rows.row == nullptr ? 1.0f : rows.row[n];
     terms[3 * window_rows + r] = rows.slope == nullptr ? 0.0f : rows.slope[n];
   }

@@ -12,24 +12,28 @@ VQK_INLINE Vec term(const float* terms, int64_t stream, int v) {
 template <bool rows_in_lanes>
 VQK_INLINE void weigh(float* logits, int64_t count, const RowTerms& rows, const float* of_code,
                       double* totals) {
-  Vec total[panel_vectors];
-  for (int v = 0; v < panel_vectors; ++v) total[v] = splat(0.0f);
-  for (int64_t s = 0; s < count; ++s)
-    for (int v = 0; v < panel_vectors; ++v) {
-      float* at = logits + s * panel_codes + v * lanes;
-      const Vec high = term<rows_in_lanes>(rows.high, s, v);
-      const Vec low = term<rows_in_lanes>(rows.low, s, v);
-      const Vec below =
-          minimum(maximum(below_normaliser(load(at), high, low), splat(exp_floor)), splat(0.0f));
-      const Vec factor = multiply_add(term<rows_in_lanes>(rows.slope, s, v), below,
-                                      term<rows_in_lanes>(rows.row, s, v)) +
-                         term<!rows_in_lanes>(of_code, s, v);
-      const Vec weight = exponential(below) * factor;
-      total[v] = total[v] + weight;
-      store(at, weight);
-    }
   alignas(64) float sums[panel_codes];
-  for (int v = 0; v < panel_vectors; ++v) store(sums + v * lanes, total[v]);
+  for (int v = 0; v < panel_vectors; ++v) {
+    Vec total = splat(0.0f);
+    for (int64_t tile = 0; tile < count; tile += tile_rows) {
+      const int64_t end = count < tile + tile_rows ? count : tile + tile_rows;
+      Vec tile_total = splat(0.0f);
+      for (int64_t s = tile; s < end; ++s) {
+        float* at = logits + s * panel_codes + v * lanes;
+        const Vec high = term<rows_in_lanes>(rows.high, s, v);
+        const Vec low = term<rows_in_lanes>(rows.low, s, v);
+        const Vec below = not_above_zero(below_normaliser(load(at), high, low));
+        const Vec factor = multiply_add(term<rows_in_lanes>(rows.slope, s, v), below,
+                                        term<rows_in_lanes>(rows.row, s, v)) +
+                           term<!rows_in_lanes>(of_code, s, v);
+        const Vec weight = exponential(below) * factor;
+        tile_total = tile_total + weight;
+        store(at, weight);
+      }
+      total = total + tile_total;
+    }
+    store(sums + v * lanes, total);
+  }
   for (int i = 0; i < panel_codes; ++i) totals[i] += double(sums[i]);
 }
 

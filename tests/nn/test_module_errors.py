@@ -46,6 +46,23 @@ CONSTRUCTORS: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"channel_dim": "1"}, TypeError, "channel_dim must be an integer, got '1'"),
     ({"assign": "topk"}, TypeError, "assign must be Sample(...), TopK(...) or None, got 'topk'"),
     ({"assign": vq.TopK(17)}, ValueError, "TopK.k must be at most num_embeddings=16, got 17"),
+    (
+        {"regularize": vq.Entropy(1.0)},
+        TypeError,
+        "regularize must be a tuple of Entropy(...) and Orthogonal(...), got Entropy(weight=1.0",
+    ),
+    (
+        {"regularize": (vq.Orthogonal(1.0),)},
+        ValueError,
+        "regularize=Orthogonal(weight=1.0, active_only=False) must have a codebook that gradients "
+        "reach, update=Gradient(...), got update=EMA(",
+    ),
+    (
+        {"regularize": (vq.Orthogonal(1.0),), "update": None},
+        ValueError,
+        "regularize=Orthogonal(weight=1.0, active_only=False) must have a codebook that gradients "
+        "reach, update=Gradient(...), got update=None",
+    ),
     ({"backend": "fast"}, ValueError, "backend must be one of 'native', 'triton', 'reference'"),
 ]
 

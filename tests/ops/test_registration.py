@@ -31,9 +31,11 @@ def _ema() -> tuple[Tensor, ...]:
     return CODES.clone(), _floats(), CODES.clone()
 
 
+LOGSUMEXP = torch.linspace(-9.0, -5.0, 24, dtype=torch.float64)
 BOOKS = cases.codebooks(CODES, 3)
 BOOK_INDICES = INDICES[:, None].expand(24, 3).contiguous()
 IMAGE_BOOK_INDICES = BOOK_INDICES.reshape(2, 3, 4, 3)
+_SOFT = (X, CODES, MASK, LOGSUMEXP, LOGSUMEXP, 1.0)
 _NOTHING = torch.empty(0)
 ALONE = "0"  # what torch names the default process group
 _ADVANCE = (0.9, 1e-5, 1, "l2", 1.0, 9, 1)
@@ -121,7 +123,7 @@ ARGUMENTS: dict[str, list[tuple[Any, ...]]] = {
             *(None, None, None, *_ADVANCE),
         ),
     ],
-    "draw_levels_": [(ZERO.clone(), 5, 8, 0.5, 2, 3, 1)],
+    "draw_levels": [(ZERO, 5, 8, 0.5, 2, 3, 1)],
     "kmeans_finish_": [(ZERO.clone(), FOUND, torch.tensor(-1))],
     "kmeans_start_": [
         (CODES.clone(), ZERO, ROWS, FOUND, None),
@@ -132,12 +134,27 @@ ARGUMENTS: dict[str, list[tuple[Any, ...]]] = {
         (CODES.clone(), None, None, ZERO, COUNTS, SUMS, FOUND, None, "cosine"),
     ],
     "replicate_": [([*_ema()[:2], CLOCK.clone()], [ZERO.clone()], [torch.tensor(-1)], ALONE)],
+    "sample_codes": [
+        (X, CODES, LOGSUMEXP, CLOCK, 3, 1.0, 1, None),
+        (IMAGE.half(), CODES, LOGSUMEXP.reshape(2, 3, 4), CLOCK, 0, 0.5, 1, "reference"),
+    ],
     "sample_residuals": [
         (X, BOOKS, BOOK_INDICES, None, None, CLOCK, 8, 0, 1),
         (
             *(IMAGE, CODES[None], IMAGE_BOOK_INDICES, MASK.reshape(2, 3, 4), IMAGE_INDICES % 4),
             *(CLOCK, 30, 1, 1),
         ),
+    ],
+    "snapshot": [(CODES,), (CODES.T,)],
+    "soft_assign": [
+        (X, CODES, None, 1.0, 1, True, None),
+        (IMAGE.half(), CODES, MASK.reshape(2, 3, 4), 0.5, 1, False, "reference"),
+        (X.double(), CODES, MASK, 2.0, 1, True, None),
+    ],
+    "soft_assign_backward": [
+        (LOGSUMEXP, LOGSUMEXP, CODES[:, 0], *_SOFT, 1, True, True, None),
+        (LOGSUMEXP, None, None, *_SOFT, 1, False, True, "reference"),
+        (None, LOGSUMEXP, None, *_SOFT, 1, True, False, None),
     ],
     "sample_rows": [
         (X, None, CLOCK, 8, 0, "l2", 1),
@@ -226,6 +243,15 @@ def test_fakes_have_the_strides_of_the_results(layout: str, dtype: torch.dtype) 
         ("lookup_backward", (x, indices, 11, channel_dim)),
         ("code_sums", (x, indices, 11, mask, "l2", channel_dim, None)),
         ("sample_rows", (x, mask, CLOCK, 4, 0, "l2", channel_dim)),
+        ("sample_codes", (x, CODES, indices.double(), CLOCK, 0, 1.0, channel_dim, None)),
+        ("soft_assign", (x, CODES, mask, 1.0, channel_dim, True, None)),
+        (
+            "soft_assign_backward",
+            (
+                *(indices.double(), None, None, x, CODES, mask, indices.double()),
+                *(indices.double(), 1.0, channel_dim, True, True, None),
+            ),
+        ),
     ]
     for name, arguments in calls:
         for fake, real in _fake_and_real(name, arguments):

@@ -14,7 +14,16 @@ ROOT = Path(__file__).parents[2]
 LAYERS = ("backends", "ops", "functional", "nn")
 # Files that belong to a layer without bearing its name.
 PART_OF = dict.fromkeys(
-    ("_assign", "_explain", "_masks", "_nearest_codes", "_prepare", "_residual_quantize", "_soft"),
+    (
+        "_assign",
+        "_explain",
+        "_health",
+        "_masks",
+        "_nearest_codes",
+        "_prepare",
+        "_residual_quantize",
+        "_soft",
+    ),
     "functional",
 )
 # The top: imports any layer, is imported by none.

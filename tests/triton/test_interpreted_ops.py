@@ -22,7 +22,7 @@ _TESTS = Path(__file__).parents[1]
 _SELECTED = {
     "ops/test_code_sums.py": "not (2049 or 1031 or float16-cosine)",
     "ops/test_vq_forward.py": "float32-l2-masked or NCHW-torch.float16 or not (agrees or hot)",
-    "ops/test_vq_assigned.py": "float32-l2-masked or NCHW-torch.float16 or not found",
+    "ops/test_vq_assigned.py": "NCHW-torch.float32-l2 or permuted-torch.float16 or not found",
     "ops/test_vq_backward.py": "float32 or not budget",
     "ops/test_lookup.py": "",
     "ops/test_residual.py": "float32-own-masked or NCHW-torch.float16-shared or NCHW-own-masked",

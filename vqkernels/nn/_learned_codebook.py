@@ -10,12 +10,14 @@ import torch.distributed as dist
 from torch import Tensor, nn
 
 from vqkernels import _checks, distributed, ops
+from vqkernels._health import codebook_health
 from vqkernels.distributed import Group, Statistics
 from vqkernels.nn import _kmeans, _ranks
-from vqkernels.nn._full_precision import FullPrecision
+from vqkernels.nn._initial_codes import initial_codes
+from vqkernels.nn._packing import Packing
 from vqkernels.options import EMA, Gradient, Revive, Update
+from vqkernels.outputs import CodebookHealth
 
-_INITS = ("kmeans", "uniform", "normal")
 # What advance_ is given where the module has no such option: the usage average that revival reads
 # when the optimizer trains the codebook, and limits that nothing reads without candidates.
 _COUNTS_ONLY = EMA(decay=0.99)
@@ -24,7 +26,7 @@ _NO_REVIVAL = Revive()
 DEFAULT_REVIVE = Revive()
 
 
-class LearnedCodebook(FullPrecision):
+class LearnedCodebook(Packing):
     """The codes of one quantizer and how they learn.
 
     They move at one known place: a training forward stores its statistics when it ends
@@ -49,9 +51,7 @@ class LearnedCodebook(FullPrecision):
     idle: Tensor | None
     revived: Tensor | None
     frozen: Tensor | None
-    _prepared: list[Tensor] | None
     _alike: bool  # whether the ranks of the group have been given one state
-    _seen: tuple[int, int] | None  # where the codebook lay at the last call, and its version
 
     def __init__(
         self,
@@ -94,12 +94,11 @@ class LearnedCodebook(FullPrecision):
         self.revive = None if update is None else revive
         self.backend = backend
         self.process_group = process_group
-        self._make_state(_initial_codebook(init, num_embeddings, embedding_dim), frozen)
+        self._make_state(initial_codes(init, num_embeddings, embedding_dim), frozen)
         # A plain flag beside the buffer, so that the steps after init do not read the device.
         self._init_done = not (isinstance(init, str) and init == "kmeans")
         self.initialised.fill_(int(self._init_done))
         self._owner_key = ops.register_owner(self)
-        self._drop_packed()
 
     def _make_state(self, codebook: Tensor, frozen: Tensor | None) -> None:
         k = codebook.shape[0]
@@ -133,7 +132,25 @@ class LearnedCodebook(FullPrecision):
 
     def flush(self) -> None:
         """Moves the codebook by whatever statistics are pending, due or not."""
-        self._advance(1)
+        self._advance_between_forwards(1)
+
+    def health(self, window: int | None = None) -> CodebookHealth:
+        """How well the codes are used, from the statistics of training. Reads the device.
+
+        Args:
+            window: rows, at least 1; None takes 100 per code.
+
+        Raises:
+            ValueError: the codebook keeps no statistics (``update=None``), or a bad window.
+        """
+        if window is not None:
+            _checks.integer_at_least("window", window, 1)
+        if self.cluster_size is None or self.idle is None:
+            raise ValueError("update must be EMA(...) or Gradient(...) for health, got None")
+        assert self.pending_counts is not None
+        assert self.revived is not None
+        counts = (self.cluster_size, self.idle, self.pending_counts, self.revived)
+        return codebook_health(*counts, self.revive, window)
 
     def _begin(self, x: Tensor, mask: Tensor | None, channel: int) -> None:
         """What a training forward does first: initialises the codebook, or moves it if due."""
@@ -146,9 +163,14 @@ class LearnedCodebook(FullPrecision):
         shared = self._group_name is not None or self._group is not None
         stays = shared and isinstance(self.update, Gradient)
         if self.training and not mode and not stays:
-            self._advance(self._every)
+            self._advance_between_forwards(self._every)
         super().train(mode)
         return self
+
+    def _advance_between_forwards(self, steps_due: int) -> None:
+        """Leaves a codebook to the next training forward that FSDP has sharded until then."""
+        if not hasattr(self.codebook, "to_local"):
+            self._advance(steps_due)
 
     @property
     def _codes(self) -> Tensor:
@@ -281,49 +303,14 @@ class LearnedCodebook(FullPrecision):
         """What ``observe_`` is told where these codes are a part of a codebook."""
         return ()
 
-    def _packed(self) -> list[Tensor] | None:
-        """The codebook packed for the search, if it has not moved since the last call.
-
-        Where it lies and its version only say when packing is worth it. No result depends on them:
-        a search compares the packed copy with the codebook, and leaves it where they differ.
-        """
-        if torch.compiler.is_compiling():
-            return self._prepared
-        codebook = self.codebook
-        if type(codebook) not in (Tensor, nn.Parameter):
-            return None
-        version = 0 if codebook.is_inference() else codebook._version
-        seen = (codebook.data_ptr(), version)
-        if self._seen != seen or (self.training and self.update is not None):
-            self._drop_packed()
-            self._seen = seen
-        elif self._prepared is None:
-            with torch.no_grad():
-                codes = codebook.detach()
-                if self.metric == "cosine":
-                    codes, _ = ops.normalize_codes(codes)
-                parts = ops.prepare(codes, self.metric, self.backend)
-            if all(type(part) is Tensor for part in parts):  # not traced ones
-                self._prepared = parts
-        return self._prepared
-
-    def _drop_packed(self) -> None:
-        self._prepared = None
-        self._seen = None
-
     def _initialisation_is(self, done: bool) -> None:
         self._init_done = done
 
     def _ranks_are_alike(self) -> None:
         self._alike = True
 
-    def _apply(self, *args: Any, **kwargs: Any) -> LearnedCodebook:
-        self._drop_packed()
-        super()._apply(*args, **kwargs)
-        return self
-
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_prepared": None, "_seen": None, "_alike": False}
+        return {**super().__getstate__(), "_alike": False}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         super().__setstate__(state)
@@ -331,22 +318,6 @@ class LearnedCodebook(FullPrecision):
         self._owner_key = ops.register_owner(self)
 
     def _load_from_state_dict(self, *args: Any, **kwargs: Any) -> None:
-        self._drop_packed()
         super()._load_from_state_dict(*args, **kwargs)
         if not self.initialised.is_meta:
             self._init_done = bool(self.initialised)
-
-
-def _initial_codebook(init: str | Tensor, k: int, d: int) -> Tensor:
-    if isinstance(init, Tensor):
-        _checks.codebook(init, "init")
-        _checks.shaped("init", init, (k, d))
-        if not init.is_meta and not init.isfinite().all():
-            raise ValueError("init must be finite, got a NaN or an infinity")
-        return init.detach().to(torch.float32, copy=True)
-    if not isinstance(init, str):
-        raise TypeError(f"init must be a string or a (K, D) tensor, got {type(init).__name__}")
-    _checks.one_of("init", init, _INITS)
-    if init == "uniform":
-        return torch.empty(k, d, dtype=torch.float32).uniform_(-1.0 / k, 1.0 / k)
-    return torch.randn(k, d, dtype=torch.float32)

@@ -76,7 +76,7 @@ class Quantizer(nn.Module, ABC):
     def flush(self) -> None:
         """Moves the codebooks by whatever statistics are pending, due or not."""
         for codebook in self._codebooks():
-            codebook._advance(1)
+            codebook.flush()
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
         """All codebooks or none: torch loads child by child, and would stop half way."""

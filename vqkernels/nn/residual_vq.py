@@ -8,16 +8,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from vqkernels import _checks, distributed, functional, ops
+from vqkernels import _checks, functional, ops
 from vqkernels._layout import row_shape
 from vqkernels._residual_quantize import residual_with_sums, stack_codebooks
-from vqkernels.distributed import Statistics
+from vqkernels.distributed import Statistics, seed_of_rank
 from vqkernels.nn import _ranks
 from vqkernels.nn._full_precision import FullPrecision
 from vqkernels.nn._learned_codebook import LearnedCodebook
 from vqkernels.nn._quantizer import Learnt, Quantizer, make_each, part_count
 from vqkernels.nn.vector_quantizer import VectorQuantizer
-from vqkernels.options import EMA, LevelDropout
+from vqkernels.options import EMA, Entropy, LevelDropout
 from vqkernels.outputs import VQOutput
 
 # What one op for all levels needs equal.
@@ -49,7 +49,8 @@ class ResidualVQ(FullPrecision, Quantizer):
         make: called once per level (once in all when shared); returns a new ``VectorQuantizer``.
             Or a sequence of them, one per level, where ``levels`` may be left out. They may differ
             in their codes, in how many they have, and in which are frozen. ``metric`` must be
-            "l2": codes of length 1 cannot describe residuals that shrink.
+            "l2": codes of length 1 cannot describe residuals that shrink. They take the nearest
+            code (no ``assign``); of ``regularize`` they may have ``Orthogonal``, added per level.
         levels: L, at least 1.
         shared: all levels use one codebook. Its statistics are added over the levels, its
             candidates for revival are taken from all of them, and k-means sees x itself.
@@ -63,7 +64,7 @@ class ResidualVQ(FullPrecision, Quantizer):
     Attributes:
         quantizers: ModuleList of L ``VectorQuantizer``, or of one when shared.
         levels: L.
-        draws: int64, how often levels have been drawn; with ``dropout`` only.
+        draws: int64 0-d buffer, what ``dropout`` counts its draws with; None without it.
 
     Raises:
         TypeError, ValueError: an argument, or what ``make`` returns, breaks its contract.
@@ -92,6 +93,11 @@ class ResidualVQ(FullPrecision, Quantizer):
                 raise ValueError(
                     "make must return quantizers with assign=None for ResidualVQ, "
                     f"got {module.assign!r}"
+                )
+            if any(isinstance(option, Entropy) for option in module.regularize):
+                raise ValueError(
+                    "make must return quantizers without Entropy for ResidualVQ, "
+                    f"got regularize={module.regularize}"
                 )
         _check_dropout(dropout, levels)
         self.quantizers = nn.ModuleList(made)
@@ -140,12 +146,15 @@ class ResidualVQ(FullPrecision, Quantizer):
             channel_dim=channel,
             backend=first.backend,
             statistics=self.training and isinstance(first.update, EMA),
-            moves=self._moves(),
+            moves=ops.count_both(self._moves(), self.draws),
         )
         if not self.training:
             return out, []
         statistics = self._statistics(x, codebooks, mask, kept, channel, out, sums)
-        return out, list(zip(self._codebooks(), statistics, strict=True))
+        loss = out.loss
+        for number, (counts, _, _, _) in enumerate(statistics):
+            loss = self._level(number)._regularized(loss, x, mask, channel, counts)
+        return out._replace(loss=loss), list(zip(self._codebooks(), statistics, strict=True))
 
     @torch.no_grad()
     def encode(self, x: Tensor) -> Tensor:
@@ -231,9 +240,10 @@ class ResidualVQ(FullPrecision, Quantizer):
         drop = self.dropout
         if drop is None or self.draws is None:
             return None
-        seed = distributed.own_seed(drop.seed, self._level(0)._group)
+        seed = seed_of_rank(drop.seed, self._level(0)._group)
         options = (drop.probability, drop.keep, drop.multiple_of, seed)
-        kept = ops.draw_levels_(self.draws, positions[0], self.levels, *options)
+        ops.tick_(self.draws)
+        kept = ops.draw_levels(self.draws, positions[0], self.levels, *options)
         return kept.reshape(-1, *(1 for _ in positions[1:])).expand(positions)
 
     @torch.no_grad()

@@ -8,14 +8,16 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from vqkernels import _checks, distributed, functional, ops
+from vqkernels import _checks, functional, ops
 from vqkernels._assign import drawn_codes, quantize_to_many
 from vqkernels._layout import row_shape
 from vqkernels._nearest_codes import search_many
-from vqkernels.distributed import Statistics
+from vqkernels._soft import regularization
+from vqkernels.distributed import Statistics, seed_of_rank
 from vqkernels.nn._learned_codebook import DEFAULT_REVIVE, LearnedCodebook
+from vqkernels.nn._option_checks import check_assign, check_regularize
 from vqkernels.nn._quantizer import Learnt, Quantizer
-from vqkernels.options import EMA, Assign, Gradient, Revive, Sample, TopK, Update
+from vqkernels.options import EMA, Assign, Gradient, Regularizer, Revive, Sample, TopK, Update
 from vqkernels.outputs import VQOutput
 
 
@@ -51,6 +53,8 @@ class VectorQuantizer(LearnedCodebook, Quantizer):
             ``update=None`` the default counts as None and any other value is refused.
         assign: None takes the nearest code, ``Sample(temperature, seed)`` draws one in training,
             ``TopK(k)`` takes the k nearest.
+        regularize: losses that a training forward adds to ``loss``: a tuple of ``Entropy(...)``
+            and ``Orthogonal(...)``, the latter for a ``Gradient`` codebook only.
         frozen: bool (K,), True for codes that never move: not by an update, not by k-means, not by
             revival. They are chosen and counted like the others. With a drawn ``init`` they keep
             what was drawn, or what is written into ``codebook``. With ``Gradient`` their gradient
@@ -87,6 +91,7 @@ class VectorQuantizer(LearnedCodebook, Quantizer):
         init: str | Tensor = "kmeans",
         revive: Revive | None = DEFAULT_REVIVE,
         assign: Assign = None,
+        regularize: tuple[Regularizer, ...] = (),
         frozen: Tensor | None = None,
         channel_dim: int = 1,
         process_group: dist.ProcessGroup | None = None,
@@ -107,13 +112,10 @@ class VectorQuantizer(LearnedCodebook, Quantizer):
         _checks.one_of("estimator", estimator, _checks.ESTIMATORS)
         if isinstance(channel_dim, bool) or not isinstance(channel_dim, int):
             raise TypeError(f"channel_dim must be an integer, got {channel_dim!r}")
-        if not (assign is None or isinstance(assign, (Sample, TopK))):
-            raise TypeError(f"assign must be Sample(...), TopK(...) or None, got {assign!r}")
-        if isinstance(assign, TopK) and assign.k > num_embeddings:
-            raise ValueError(
-                f"TopK.k must be at most num_embeddings={num_embeddings}, got {assign.k}"
-            )
+        check_assign(assign, num_embeddings)
+        check_regularize(regularize, update)
         self.assign = assign
+        self.regularize = regularize
         if isinstance(assign, Sample):
             self.register_buffer("draws", torch.zeros((), dtype=torch.int64))
         else:
@@ -143,6 +145,7 @@ class VectorQuantizer(LearnedCodebook, Quantizer):
         out, sums = self._quantize(x, mask, channel)
         if not self.training:
             return out, []
+        out = out._replace(loss=self._regularized(out.loss, x, mask, channel, out.usage.counts))
         candidates = self._candidates(x, mask, channel)
         return out, [(self, Statistics(out.usage.counts, sums, *candidates))]
 
@@ -155,6 +158,7 @@ class VectorQuantizer(LearnedCodebook, Quantizer):
             "mask": mask,
             "channel_dim": channel,
             "backend": self.backend,
+            "moves": ops.count_both(self._moves, self.draws),
         }
         if isinstance(self.assign, TopK):
             return quantize_to_many(x, self._codes, self.assign.k, **options)
@@ -164,7 +168,6 @@ class VectorQuantizer(LearnedCodebook, Quantizer):
             self._packed(),
             statistics=self.training and isinstance(self.update, EMA),
             chosen=self._draw(x, mask, channel),
-            moves=self._moves,
             **options,
         )
 
@@ -179,12 +182,24 @@ class VectorQuantizer(LearnedCodebook, Quantizer):
             self.codebook,
             mask,
             self.draws,
-            seed=distributed.own_seed(self.assign.seed, self._group),
+            seed=seed_of_rank(self.assign.seed, self._group),
             temperature=float(self.assign.temperature),
             metric=self.metric,
             channel_dim=channel,
             backend=self.backend,
         )
+
+    def _regularized(
+        self, loss: Tensor, x: Tensor, mask: Tensor | None, channel: int, counts: Tensor
+    ) -> Tensor:
+        """The loss of a training forward with those of ``regularize``."""
+        options: dict[str, Any] = {"metric": self.metric, "backend": self.backend}
+        for option in self.regularize:
+            more = regularization(
+                option, x, self._codes, mask, counts, channel_dim=channel, **options
+            )
+            loss = loss + more.to(loss.dtype)
+        return loss
 
     @property
     def _many(self) -> TopK | None:
@@ -253,5 +268,6 @@ class VectorQuantizer(LearnedCodebook, Quantizer):
             f"{self.num_embeddings}, {self.embedding_dim}, "
             f"commitment_weight={self.commitment_weight}, update={self.update}, "
             f"estimator={self.estimator!r}, metric={self.metric!r}, revive={self.revive}, "
-            f"assign={self.assign}, channel_dim={self.channel_dim}, backend={self.backend!r}"
+            f"assign={self.assign}, regularize={self.regularize}, "
+            f"channel_dim={self.channel_dim}, backend={self.backend!r}"
         )

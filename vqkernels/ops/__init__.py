@@ -1,10 +1,11 @@
 """Op contracts: schema, fake, backend choice and autograd. Importing this registers them all."""
 
 from vqkernels.ops._owners import register_owner
+from vqkernels.ops._recompute import count_both
 from vqkernels.ops.advance import advance_
 from vqkernels.ops.all_reduce import all_reduce_
 from vqkernels.ops.code_sums import code_sums
-from vqkernels.ops.draw_levels import draw_levels_
+from vqkernels.ops.draw_levels import draw_levels
 from vqkernels.ops.ema_update import ema_update_
 from vqkernels.ops.gather_rows import gather_rows
 from vqkernels.ops.kmeans_step import kmeans_finish_, kmeans_start_, kmeans_step_
@@ -42,7 +43,8 @@ __all__ = [
     "advance_",
     "all_reduce_",
     "code_sums",
-    "draw_levels_",
+    "count_both",
+    "draw_levels",
     "ema_update_",
     "gather_rows",
     "kmeans_finish_",

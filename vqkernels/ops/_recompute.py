@@ -7,8 +7,15 @@ from typing import Any
 from torch import Tensor
 
 
+def count_both(moves: Tensor | None, draws: Tensor | None) -> Tensor | None:
+    """What ``keep_moves`` keeps: a recompute must find neither moved codes nor another draw."""
+    if moves is None or draws is None:
+        return draws if moves is None else moves
+    return moves + draws
+
+
 def keep_moves(ctx: Any, moves: Tensor | None) -> Tensor | None:
-    """How often the codebook has moved at this forward, to be saved as the last tensor.
+    """How often the codebook has moved, or has been drawn from, at this forward: saved last.
 
     A copy also stays on ``ctx``: a non-reentrant checkpoint runs the backward of the first
     ``ctx`` on what the recompute has saved, so that the two are those of different forwards.
@@ -29,8 +36,9 @@ def unless_moved(ctx: Any, grad_x: Tensor, moves: Tensor | None) -> Tensor:
         return grad_x.masked_fill(moves != ctx.moves, float("nan"))
     if moves != ctx.moves:
         raise RuntimeError(
-            "a recompute must see the codebook of its checkpointed forward, got one with "
-            f"{int(moves - ctx.moves)} moves since; several forwards per backward need "
-            "EMA(every=...) of that number, or with Gradient(...) revive=None"
+            "a recompute must see the codebook and the draws of its checkpointed forward, "
+            f"got {int(moves - ctx.moves)} moves or draws since; several forwards per backward "
+            "need EMA(every=...) of that number, with Gradient(...) revive=None, and neither "
+            "Sample(...) nor LevelDropout(...)"
         )
     return grad_x

@@ -1,4 +1,4 @@
-"""draw_levels_: how many levels of a residual quantizer every example of a batch keeps."""
+"""draw_levels: how many levels of a residual quantizer every example of a batch keeps."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from vqkernels.ops._hash import hash32
-from vqkernels.ops._library import define, in_recompute
+from vqkernels.ops._library import define
 
 _HASHES = 1 << 32
 
@@ -20,14 +20,11 @@ def _impl(
     multiple_of: int,
     seed: int,
 ) -> Tensor:
-    """Counts the draw, and returns int64 (examples,): a function of (seed, draw, example) alone.
+    """int64 (examples,), a function of (seed, draws, example) alone; ``draws`` is what is counted.
 
     With ``probability`` an example keeps a number from ``keep`` to ``levels``, all of them equally
-    likely, rounded up to a multiple; else ``levels``. A recompute counts nothing, and so draws
-    again what its forward drew.
+    likely, rounded up to a multiple; else ``levels``.
     """
-    if not in_recompute():
-        draws.add_(1)
     drawn = hash32(torch.arange(examples, device=draws.device), draws, seed)
     dropping = max(round(probability * _HASHES), 1)  # hashes below this one drop levels
     kept = keep + drawn * (levels - keep + 1) // dropping
@@ -47,8 +44,8 @@ def _fake(
     return draws.new_empty(examples)
 
 
-draw_levels_ = define(
-    "draw_levels_(Tensor(a!) draws, SymInt examples, int levels, float probability, int keep, "
+draw_levels = define(
+    "draw_levels(Tensor draws, SymInt examples, int levels, float probability, int keep, "
     "int multiple_of, int seed) -> Tensor",
     _impl,
     _fake,

@@ -111,10 +111,11 @@ class SoftAssign(Function):
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
         if all(grad is None for grad in grads):
             return (None,) * 7
-        _, codebook, *_ = ctx.saved_tensors
+        saved = ctx.saved_tensors  # once: a checkpoint hands them out no second time
+        codebook = saved[1]
         need_x, need_codebook = ctx.needs_input_grad[:2]
         grad_x, grad_codebook = soft_assign_backward(
-            *grads, *ctx.saved_tensors, *ctx.options, need_x, need_codebook, ctx.backend
+            *grads, *saved, *ctx.options, need_x, need_codebook, ctx.backend
         )
         return (
             grad_x if need_x else None,

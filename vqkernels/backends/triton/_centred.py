@@ -1,8 +1,8 @@
-"""Rows and codes as the soft assignment reads them: float32, the mean of the codes taken off.
+"""Rows and codes as the soft assignment reads them: float32, about the mean of the codes, scaled.
 
 The shift changes no distance, and without it |x|^2 - 2 x.c + |c|^2 would cancel where everything
-lies far from the origin. One read through the strides, O(N D) written: the kernels that follow
-read a row once for every tile of codes.
+lies far from the origin; scaled by a power of two, no square leaves float32. One read through the
+strides, O(N D) written: the kernels that follow read a row once for every tile of codes.
 """
 
 from __future__ import annotations
@@ -24,29 +24,43 @@ from vqkernels.backends.triton._tiles import tile
 CHANNELS = 16
 
 
+# A vector that is longer in units of the codes is brought here along its direction, where its
+# products stay in float32: no row that far off could tell the codes apart.
+_FARTHEST = tl.constexpr(2.0**100)
+
+
+class Frame(NamedTuple):
+    """Where vectors are seen from.
+
+    Attributes:
+        centre: (D,) float64, the mean of the finite codes or 0.
+        scale: () float64, a power of two that makes the largest component of a code about 1.
+    """
+
+    centre: Tensor
+    scale: Tensor
+
+
 class Centred(NamedTuple):
     """N vectors; one that takes no part, masked or not finite, is zero here.
 
     Attributes:
         vectors: (N, W) float32, contiguous; W is D rounded up to CHANNELS, zero beyond D.
-        squares: (N,) float32, |x|^2; -1 for a vector that takes no part.
+        half_squares: (N,) float64, |x|^2 / 2 of them; infinite where one takes no part.
     """
 
     vectors: Tensor
-    squares: Tensor
-
-    def biases(self, temperature: float) -> Tensor:
-        """(N,) float64, |x|^2 / temperature; infinite for a vector that takes no part."""
-        return torch.where(self.squares >= 0, self.squares.double() / temperature, torch.inf)
+    half_squares: Tensor
 
 
 @triton.jit(do_not_specialize=["num_rows"])
 def _centred_kernel(
     x_ptr,  # (N, D) through strides, fp32 | fp16 | bf16
     mask_ptr,  # (N,) uint8 | None
-    centre_ptr,  # (D,) fp32
+    centre_ptr,  # (D,) fp64
+    scale_ptr,  # () fp64
     vectors_ptr,  # (N, W) fp32
-    squares_ptr,  # (N,) fp32
+    half_squares_ptr,  # (N,) fp64
     num_rows,
     dim,
     width,
@@ -67,12 +81,20 @@ def _centred_kernel(
     counted = row_ok
     if mask_ptr is not None:
         counted = counted & (tl.load(mask_ptr + row, mask=row_ok, other=0) != 0)
+    largest = tl.zeros((BLOCK_N,), tl.float64)
     for start in range(0, dim, BLOCK_D):
         column = start + tl.arange(0, BLOCK_D).to(tl.int64)
         inside = row_ok[:, None] & (column < dim)[None, :]
         x = tl.load(x_row[:, None] + column[None, :] * dim_stride, mask=inside, other=0.0)
-        broken = tl.where(tl.abs(x.to(tl.float32)) < float("inf"), 0, 1)  # 1 for a NaN too
+        x = x.to(tl.float32)
+        broken = tl.where(tl.abs(x) < float("inf"), 0, 1)  # 1 for a NaN too
         counted = counted & (tl.max(broken, axis=1) == 0)
+        centre = tl.load(centre_ptr + column, mask=column < dim, other=0.0)
+        distance = tl.where(inside, tl.abs(x.to(tl.float64) - centre[None, :]), 0.0)
+        largest = tl.maximum(largest, tl.max(distance, axis=1))
+    scale = tl.load(scale_ptr)
+    largest = tl.where(counted, largest * scale, 0.0)
+    nearer = _FARTHEST / tl.maximum(largest, _FARTHEST)
     square = tl.zeros((BLOCK_N,), tl.float64)
     for start in range(0, width, BLOCK_D):
         column = start + tl.arange(0, BLOCK_D).to(tl.int64)
@@ -80,27 +102,30 @@ def _centred_kernel(
         taken = counted[:, None] & (column < dim)[None, :]
         x = tl.load(x_row[:, None] + column[None, :] * dim_stride, mask=taken, other=0.0)
         centre = tl.load(centre_ptr + column, mask=column < dim, other=0.0)
-        value = tl.where(taken, x.to(tl.float32) - centre[None, :], 0.0)
-        square += tl.sum(value.to(tl.float64) * value, axis=1)
+        value = (x.to(tl.float32).to(tl.float64) - centre[None, :]) * (nearer * scale)[:, None]
+        value = tl.where(taken, value, 0.0).to(tl.float32)
+        wide = value.to(tl.float64)  # as rounded: near a code the squares cancel the product
+        square += tl.sum(wide * wide, axis=1)
         tl.store(vectors_ptr + row[:, None] * width + column[None, :], value, mask=inside)
-    tl.store(squares_ptr + row, tl.where(counted, square, -1.0).to(tl.float32), mask=row_ok)
+    half_square = tl.where(counted, square / (nearer * nearer) * 0.5, float("inf"))
+    tl.store(half_squares_ptr + row, half_square, mask=row_ok)
 
 
-def centred(x: Tensor, centre: Tensor, channel_dim: int, mask: Tensor | None = None) -> Centred:
-    """The rows of x less the ``centre``, (D,) float32; ``mask`` has the shape of the positions."""
+def centred(x: Tensor, frame: Frame, channel_dim: int, mask: Tensor | None = None) -> Centred:
+    """The rows of x; ``mask`` has the shape of the positions."""
     num_rows, dim = torch.Size(row_shape(x, channel_dim)).numel(), x.shape[channel_dim]
     width = triton.cdiv(dim, CHANNELS) * CHANNELS
     vectors = torch.empty(num_rows, width, dtype=torch.float32, device=x.device)
-    squares = torch.empty(num_rows, dtype=torch.float32, device=x.device)
+    half_squares = torch.empty(num_rows, dtype=torch.float64, device=x.device)
     x, layout = row_layout(x, channel_dim)
     block_n, block_d = tile(x, channel_dim)
     with torch.cuda.device_of(x):
         _centred_kernel[(triton.cdiv(num_rows, block_n),)](
             x,
             as_bytes(mask),
-            centre,
+            *frame,
             vectors,
-            squares,
+            half_squares,
             num_rows,
             dim,
             width,
@@ -108,11 +133,20 @@ def centred(x: Tensor, centre: Tensor, channel_dim: int, mask: Tensor | None = N
             BLOCK_N=block_n,
             BLOCK_D=block_d,
         )
-    return Centred(vectors, squares)
+    return Centred(vectors, half_squares)
 
 
-def centre_of(codebook: Tensor) -> Tensor:
-    """(D,) float32: the mean of the finite codes."""
+def frame_of(codebook: Tensor) -> Frame:
+    """That of the finite codes; of none, or of codes that are all equal, the scale is 1.
+
+    A channel whose mean lies near 0 for the spread of its codes has its centre at 0: there is
+    nothing to gain, and values that are not moved are not rounded.
+    """
     finite = codebook.isfinite().all(dim=1, keepdim=True)
-    total = codebook.where(finite, 0).sum(dim=0, dtype=torch.float64)
-    return (total / finite.sum().clamp(min=1)).float()
+    codes = codebook.where(finite, 0).double()
+    mean = codes.sum(dim=0) / finite.sum().clamp(min=1)
+    spread = (codes - mean).abs().where(finite, 0).amax(dim=0)
+    centre = torch.where(mean.abs() > spread / 16, mean, 0.0)
+    largest = (codes - centre).abs().where(finite, 0).amax()
+    exponent = torch.where(largest > 0, largest, 1.0).log2().ceil()
+    return Frame(centre, torch.exp2(-exponent))

@@ -1,7 +1,8 @@
-"""A tile of log-probabilities.
+"""A tile of probabilities.
 
-log p_nk = s_nk - log sum_j exp s_nj with s_nk = (2 x_n.c_k - |c_k|^2) / T: of |x_n|^2 the softmax
-knows nothing. Either side may own a program and meet the other one: the bits of s are the same.
+With s_nk = x_n.c_k - |c_k|^2 / 2 and gain 2 / T, both as scaled, a logit is gain s_nk and a number
+of the row, so p_n = softmax(gain s_n). Either side may own a program and meet the other one: the
+bits of s are the same.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import triton
 import triton.language as tl
 
-# exp of it is 0, and so is that 0 times any weight, which it is not with a log p of -inf.
+# exp of it is 0, and so is that 0 times any weight, which it is not with a logit of -inf.
 NOTHING = tl.constexpr(-1000.0)
 
 
@@ -23,7 +24,6 @@ def scores(
     other_ok,
     code_bias,  # (OWNERS, 1) | (1, OTHERS) fp32
     width,
-    scale,
     OWNERS: tl.constexpr,
     OTHERS: tl.constexpr,
     CHANNELS: tl.constexpr,
@@ -40,40 +40,47 @@ def scores(
         a = tl.load(own_at, mask=own_ok[:, None], other=0.0)
         b = tl.load(other_at, mask=other_ok[None, :], other=0.0)
         total = tl.dot(a, b, total, input_precision="ieee")
-    return tl.fma(total, scale, -code_bias)
+    return total - code_bias
 
 
 @triton.jit
-def log_probabilities(
+def logit_gain(scalars_ptr):
+    """The gain in float32; where it is bounded, the smallest difference of scores decides."""
+    return tl.minimum(tl.load(scalars_ptr), 2.0**126).to(tl.float32)
+
+
+@triton.jit
+def probabilities(
     own_ptr,  # (M, W) fp32
     other_ptr,  # (L, W) fp32
-    log_sums_ptr,  # (N,) fp64
+    upper_ptr,  # (N,) fp32
+    lower_ptr,  # (N,) fp32
+    factor_ptr,  # (N,) fp32
     code_bias_ptr,  # (K,) fp32
     own,  # (OWNERS,) int64
     other,  # (OTHERS,) int64
     own_ok,
     other_ok,
     width,
-    scale,
+    gain,
     ROWS_OWN: tl.constexpr,
     OWNERS: tl.constexpr,
     OTHERS: tl.constexpr,
     CHANNELS: tl.constexpr,
 ):
-    """log p, (OWNERS, OTHERS) float32, at least NOTHING.
+    """(p, t), (OWNERS, OTHERS) float32: p = factor exp(t), t = gain (s - upper) - lower.
 
-    Near the maximum s less the upper part of the log-sum is exact, so that the probabilities of
-    a row sum to 1 however large its scores are.
+    t is at least NOTHING. The three numbers of a row are ``SoftPair.normalisers``: near the upper
+    one the difference is exact, so that p sums to 1 however large the scores of a row are.
     """
     row, row_ok, code, code_ok = own, own_ok, other, other_ok
     if not ROWS_OWN:
         row, row_ok, code, code_ok = other, other_ok, own, own_ok
-    log_sum = tl.load(log_sums_ptr + row, mask=row_ok, other=float("inf"))
-    code_bias = tl.load(code_bias_ptr + code, mask=code_ok, other=float("inf"))
-    log_sum = tl.minimum(log_sum, 2.0**127)  # with an infinite one the lower part would be NaN
-    high = log_sum.to(tl.float32)
-    low = (log_sum - high).to(tl.float32)
     row_axis: tl.constexpr = 1 if ROWS_OWN else 0
+    upper = tl.load(upper_ptr + row, mask=row_ok, other=float("inf"))
+    lower = tl.load(lower_ptr + row, mask=row_ok, other=0.0)
+    factor = tl.load(factor_ptr + row, mask=row_ok, other=0.0)
+    code_bias = tl.load(code_bias_ptr + code, mask=code_ok, other=float("inf"))
     s = scores(
         own_ptr,
         other_ptr,
@@ -83,10 +90,10 @@ def log_probabilities(
         other_ok,
         tl.expand_dims(code_bias, 1 - row_axis),
         width,
-        scale,
         OWNERS,
         OTHERS,
         CHANNELS,
     )
-    log_p = s - tl.expand_dims(high, row_axis) - tl.expand_dims(low, row_axis)
-    return tl.maximum(log_p, NOTHING)
+    t = gain * (s - tl.expand_dims(upper, row_axis)) - tl.expand_dims(lower, row_axis)
+    t = tl.maximum(t, NOTHING)
+    return tl.exp(t) * tl.expand_dims(factor, row_axis), t

@@ -9,50 +9,54 @@ from torch import Tensor
 
 from vqkernels._layout import row_shape
 from vqkernels.backends.triton._soft_pair import soft_pair
-from vqkernels.backends.triton._soft_tile import log_probabilities
+from vqkernels.backends.triton._soft_tile import logit_gain, probabilities
 
 
 @triton.jit(do_not_specialize=["num_rows", "num_codes"])
 def _sample_codes_kernel(
     rows_ptr,  # (N, W) fp32
     codes_ptr,  # (K, W) fp32
-    log_sums_ptr,  # (N,) fp64
+    upper_ptr,  # (N,) fp32
+    lower_ptr,  # (N,) fp32
+    factor_ptr,  # (N,) fp32
     code_bias_ptr,  # (K,) fp32
+    scalars_ptr,  # (2,) fp64
     uniform_ptr,  # (N,) fp64
     indices_ptr,  # (N,) int64
     num_rows,
     num_codes,
     width,
-    scale,
     OWNERS: tl.constexpr,
     OTHERS: tl.constexpr,
     CHANNELS: tl.constexpr,
 ):
     row = tl.program_id(0).to(tl.int64) * OWNERS + tl.arange(0, OWNERS)
     row_ok = row < num_rows
+    gain = logit_gain(scalars_ptr)
     missing = tl.load(uniform_ptr + row, mask=row_ok, other=0.0)  # less what the codes add up to
     drawn = tl.zeros((OWNERS,), tl.int64) + num_codes
     last = tl.zeros((OWNERS,), tl.int64)  # of positive probability
     place = tl.arange(0, OTHERS)[None, :]
     for start in range(0, num_codes, OTHERS):
         code = start + tl.arange(0, OTHERS).to(tl.int64)
-        log_p = log_probabilities(
+        p, _ = probabilities(
             rows_ptr,
             codes_ptr,
-            log_sums_ptr,
+            upper_ptr,
+            lower_ptr,
+            factor_ptr,
             code_bias_ptr,
             row,
             code,
             row_ok,
             code < num_codes,
             width,
-            scale,
+            gain,
             True,
             OWNERS,
             OTHERS,
             CHANNELS,
         )
-        p = tl.exp(log_p)
         possible = p > 0
         reached = possible & (tl.cumsum(p, axis=1) > missing.to(tl.float32)[:, None])
         first = tl.min(tl.where(reached, place, OTHERS), axis=1)
@@ -85,14 +89,14 @@ def sample_codes(
         _sample_codes_kernel[(cut.tiles,)](
             pair.rows,
             pair.codes,
-            logsumexp.reshape(-1) + pair.row_bias,
+            *pair.normalisers(logsumexp.reshape(-1) + pair.row_bias),
             pair.code_bias,
+            pair.scalars,
             uniform,
             indices,
             num_rows,
             num_codes,
             width,
-            pair.scale,
             **cut.blocks,
         )
     return indices

@@ -15,7 +15,7 @@ from torch import Tensor
 from vqkernels._layout import row_shape
 from vqkernels.backends.triton._soft_mass import probability_sums
 from vqkernels.backends.triton._soft_pair import SoftPair, soft_pair
-from vqkernels.backends.triton._soft_tile import NOTHING, scores
+from vqkernels.backends.triton._soft_tile import NOTHING, logit_gain, scores
 
 
 @triton.jit(do_not_specialize=["num_rows", "num_codes", "share"])
@@ -23,12 +23,12 @@ def _log_sums_kernel(
     rows_ptr,  # (N, W) fp32
     codes_ptr,  # (K, W) fp32
     code_bias_ptr,  # (K,) fp32
-    log_sums_ptr,  # (pieces, N) fp64: log sum_k exp(s_nk), s_nk = 2 x.c/T - |c|^2/T
-    means_ptr,  # (pieces, N) fp64: the mean of s_nk by softmax(s_n)
+    scalars_ptr,  # (2,) fp64
+    log_sums_ptr,  # (pieces, N) fp64: log sum_k exp(gain s_nk)
+    means_ptr,  # (pieces, N) fp64: the mean of gain s_nk by softmax(gain s_n)
     num_rows,
     num_codes,
     width,
-    scale,
     share,
     OWNERS: tl.constexpr,
     OTHERS: tl.constexpr,
@@ -36,9 +36,10 @@ def _log_sums_kernel(
 ):
     row = tl.program_id(0).to(tl.int64) * OWNERS + tl.arange(0, OWNERS)
     row_ok = row < num_rows
+    gain = logit_gain(scalars_ptr)
     highest = tl.full((OWNERS,), -(2.0**127), tl.float32)
-    total = tl.zeros((OWNERS,), tl.float64)  # sum_k exp(s - highest)
-    excess = tl.zeros((OWNERS,), tl.float64)  # sum_k exp(s - highest) (s - highest)
+    total = tl.zeros((OWNERS,), tl.float64)  # sum_k exp(t), t = gain (s - highest)
+    excess = tl.zeros((OWNERS,), tl.float64)  # sum_k t exp(t)
     first = tl.program_id(1).to(tl.int64) * share
     for start in range(first, tl.minimum(first + share, num_codes), OTHERS):
         code = start + tl.arange(0, OTHERS)
@@ -53,22 +54,22 @@ def _log_sums_kernel(
             code_ok,
             bias[None, :],
             width,
-            scale,
             OWNERS,
             OTHERS,
             CHANNELS,
         )
         before, highest = highest, tl.maximum(highest, tl.max(s, axis=1))
-        step = tl.maximum(before - highest, NOTHING)
-        below = tl.maximum(s - highest[:, None], NOTHING)
-        p, kept = tl.exp(below), tl.exp(step)
-        excess = kept * (excess + step * total) + tl.sum(p * below, axis=1)
+        step = tl.maximum(gain * (before - highest), NOTHING)
+        t = tl.maximum(gain * (s - highest[:, None]), NOTHING)
+        p, kept = tl.exp(t), tl.exp(step)
+        excess = kept * (excess + step * total) + tl.sum(p * t, axis=1)
         total = kept * total + tl.sum(p, axis=1)
     found = total > 0  # else no code of these is finite
     total = tl.where(found, total, 1.0)
     at = tl.program_id(1).to(tl.int64) * num_rows + row
-    log_sum = tl.where(found, highest + tl.log(total), float("-inf"))
-    mean = tl.where(found, highest + excess / total, 0.0)
+    best = tl.load(scalars_ptr) * highest
+    log_sum = tl.where(found, best + tl.log(total), float("-inf"))
+    mean = tl.where(found, best + excess / total, 0.0)
     tl.store(log_sums_ptr + at, log_sum, mask=row_ok)
     tl.store(means_ptr + at, mean, mask=row_ok)
 
@@ -94,12 +95,13 @@ def soft_assign(
     mean_logit = torch.where(counted, means - pair.row_bias, 0.0)
     if usage:
         log_sums = torch.where(counted, log_sums, torch.inf)
-        used = probability_sums(pair, log_sums, rows_own=False).float()
+        normalisers = pair.normalisers(log_sums, logsumexp - mean_logit)
+        used = probability_sums(pair, normalisers, rows_own=False).float()
     return logsumexp.view(shape), mean_logit.view(shape), used
 
 
 def _log_sums(pair: SoftPair) -> tuple[Tensor, Tensor]:
-    """log sum_k exp s_nk and the mean of s_nk by softmax(s_n), both (N,) float64."""
+    """Of the scores, times their gain: log sum exp and the mean by softmax, (N,) float64."""
     (num_rows, width), num_codes = pair.rows.shape, len(pair.codes)
     cut = pair.split(rows_own=True)
     log_sums = pair.row_bias.new_empty(cut.pieces, num_rows)
@@ -109,12 +111,12 @@ def _log_sums(pair: SoftPair) -> tuple[Tensor, Tensor]:
             pair.rows,
             pair.codes,
             pair.code_bias,
+            pair.scalars,
             log_sums,
             means,
             num_rows,
             num_codes,
             width,
-            pair.scale,
             cut.share,
             **cut.blocks,
         )

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from vqkernels._layout import like_x, write_rows
 from vqkernels.backends.triton._soft_mass import probability_sums
-from vqkernels.backends.triton._soft_pair import SoftPair, soft_pair
-from vqkernels.backends.triton._soft_tile import log_probabilities
+from vqkernels.backends.triton._soft_pair import Normalisers, SoftPair, soft_pair
+from vqkernels.backends.triton._soft_tile import logit_gain, probabilities
 
 _MOST_CHANNELS = 128  # of a program: what it adds up lies in registers
 
@@ -23,8 +23,11 @@ _MOST_CHANNELS = 128  # of a program: what it adds up lies in registers
 def _pull_kernel(
     own_ptr,  # (M, W) fp32
     other_ptr,  # (L, W) fp32
-    log_sums_ptr,  # (N,) fp64
+    upper_ptr,  # (N,) fp32
+    lower_ptr,  # (N,) fp32
+    factor_ptr,  # (N,) fp32
     code_bias_ptr,  # (K,) fp32
+    scalars_ptr,  # (2,) fp64
     own_level_ptr,  # (M,) fp32
     other_level_ptr,  # (L,) fp32
     slope_ptr,  # (N,) fp32 | None: zeros
@@ -32,7 +35,6 @@ def _pull_kernel(
     num_own,
     num_other,
     width,
-    scale,
     share,
     ROWS_OWN: tl.constexpr,
     OWNERS: tl.constexpr,
@@ -40,12 +42,13 @@ def _pull_kernel(
     CHANNELS: tl.constexpr,
     BLOCK_D: tl.constexpr,
 ):
-    """scale * sum_j p_ij (level_i + level_j + slope log p_ij) (other_j - own_i).
+    """step * sum_j p_ij (level_i + level_j + slope t_ij) (other_j - own_i).
 
     The slope is the row's.
     """
     own = tl.program_id(0).to(tl.int64) * OWNERS + tl.arange(0, OWNERS)
     own_ok = own < num_own
+    gain = logit_gain(scalars_ptr)
     column = tl.program_id(2) * BLOCK_D + tl.arange(0, BLOCK_D)
     column_ok = (column < width)[None, :]
     own_level = tl.load(own_level_ptr + own, mask=own_ok, other=0.0)
@@ -56,17 +59,19 @@ def _pull_kernel(
         other = start + tl.arange(0, OTHERS)
         other_ok = other < num_other
         other_level = tl.load(other_level_ptr + other, mask=other_ok, other=0.0)
-        log_p = log_probabilities(
+        p, t = probabilities(
             own_ptr,
             other_ptr,
-            log_sums_ptr,
+            upper_ptr,
+            lower_ptr,
+            factor_ptr,
             code_bias_ptr,
             own,
             other,
             own_ok,
             other_ok,
             width,
-            scale,
+            gain,
             ROWS_OWN,
             OWNERS,
             OTHERS,
@@ -75,10 +80,10 @@ def _pull_kernel(
         weight = own_level[:, None] + other_level[None, :]
         if slope_ptr is not None:
             if ROWS_OWN:
-                weight += log_p * tl.load(slope_ptr + own, mask=own_ok, other=0.0)[:, None]
+                weight += t * tl.load(slope_ptr + own, mask=own_ok, other=0.0)[:, None]
             else:
-                weight += log_p * tl.load(slope_ptr + other, mask=other_ok, other=0.0)[None, :]
-        weight *= tl.exp(log_p)
+                weight += t * tl.load(slope_ptr + other, mask=other_ok, other=0.0)[None, :]
+        weight *= p
         at = other_ptr + (other[:, None] * width + column[None, :])
         vectors = tl.load(at, mask=other_ok[:, None] & column_ok, other=0.0)
         pull = tl.dot(weight, vectors, pull, input_precision="ieee")
@@ -87,12 +92,14 @@ def _pull_kernel(
     at = own[:, None] * width + column[None, :]
     mine = tl.load(own_ptr + at, mask=inside, other=0.0)
     out = pulls_ptr + tl.program_id(1).to(tl.int64) * num_own * width + at
-    tl.store(out, (pull - total[:, None] * mine) * scale, mask=inside)
+    step = tl.load(scalars_ptr + 1)
+    pull = (pull - total[:, None] * mine).to(tl.float64) * step
+    tl.store(out, pull.to(tl.float32), mask=inside)
 
 
 def _pull(
     pair: SoftPair,
-    log_sums: Tensor,
+    normalisers: Normalisers,
     row_level: Tensor,
     code_level: Tensor,
     slope: Tensor | None,
@@ -111,15 +118,15 @@ def _pull(
         _pull_kernel[(cut.tiles, cut.pieces, slices)](
             own,
             other,
-            log_sums,
+            *normalisers,
             pair.code_bias,
+            pair.scalars,
             *levels,
             slope,
             pulls,
             num_own,
             len(other),
             width,
-            pair.scale,
             cut.share,
             ROWS_OWN=rows_own,
             **cut.blocks,
@@ -150,19 +157,21 @@ def soft_assign_backward(
         return grad_x, grad_codebook
     pair = soft_pair(x, codebook, mask, temperature, channel_dim)
     logsumexp, mean_logit = logsumexp.reshape(-1), mean_logit.reshape(-1)
-    log_sums = logsumexp + pair.row_bias
-    # A_nk = p_nk (row_level_n + code_level_k + slope_n log p_nk): l - mean = log p + (lse - mean).
+    normalisers = pair.normalisers(logsumexp + pair.row_bias, logsumexp - mean_logit)
+    # A_nk = p_nk (row_level_n + code_level_k + slope_n t_nk): t is the logit less the row's mean.
     row_level, code_level = torch.zeros_like(logsumexp), torch.zeros_like(pair.code_bias)
     slope = None
     if grad_logsumexp is not None:
         row_level = row_level + grad_logsumexp.reshape(-1)
     if grad_mean_logit is not None:
-        row_level = row_level + grad_mean_logit.reshape(-1) * (1.0 + (logsumexp - mean_logit))
+        row_level = row_level + grad_mean_logit.reshape(-1)
         slope = grad_mean_logit.reshape(-1).float()
     if grad_usage is not None:
         code_level = grad_usage.float().contiguous()
-        row_level = row_level - probability_sums(pair, log_sums, rows_own=True, weights=code_level)
-    terms = (pair, log_sums, row_level.float(), code_level, slope)
+        row_level = row_level - probability_sums(
+            pair, normalisers, rows_own=True, weights=code_level
+        )
+    terms = (pair, normalisers, row_level.float(), code_level, slope)
     if need_x:
         write_rows(_pull(*terms, rows_own=True), grad_x, channel_dim)
     if need_codebook:
