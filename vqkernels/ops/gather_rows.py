@@ -10,6 +10,7 @@ from torch import Tensor
 
 from vqkernels._layout import as_rows, row_shape
 from vqkernels.distributed import resolve
+from vqkernels.ops._gathered import gathered
 from vqkernels.ops._library import define
 
 
@@ -22,27 +23,19 @@ def _impl(
     Runs in a recompute too, which needs the rows: on every rank.
     """
     process_group = resolve(group)
-    rank, size = dist.get_rank(process_group), dist.get_world_size(process_group)
     rows = as_rows(x, channel_dim).contiguous()
-    n = torch.tensor([len(rows)], device=x.device)
-    sizes = n.new_empty(size)
-    dist.all_gather_into_tensor(sizes, n, group=process_group)
-    parts = sizes.tolist()
-    width = rows.shape[1] * rows.element_size()
-    packed = x.new_zeros(max(parts), width + 1, dtype=torch.uint8)
-    packed[: len(rows), :width] = rows.view(torch.uint8)
-    packed[: len(rows), width] = 1 if mask is None else mask.reshape(-1)
-    everyone = packed.new_empty(size * len(packed), width + 1)
-    if len(packed) > 0:
-        dist.all_gather_into_tensor(everyone, packed, group=process_group)
-    everyone = torch.cat(
-        [part[:length] for part, length in zip(everyone.chunk(size), parts, strict=False)]
-    )
-    start = sum(parts[:rank])
+    n, width = len(rows), rows.shape[1] * rows.element_size()
+    lengths = gathered(torch.tensor([n], device=x.device), process_group).flatten().tolist()
+    packed = x.new_zeros(max(lengths), width + 1, dtype=torch.uint8)
+    packed[:n, :width] = rows.view(torch.uint8)
+    packed[:n, width] = 1 if mask is None else mask.reshape(-1)
+    parts = gathered(packed, process_group)
+    union = torch.cat([part[:length] for part, length in zip(parts, lengths, strict=True)])
+    start = sum(lengths[: dist.get_rank(process_group)])
     return (
-        everyone[:, :width].clone(memory_format=torch.contiguous_format).view(x.dtype),
-        everyone[:, width] != 0,
-        torch.arange(start, start + len(rows), device=x.device),
+        union[:, :width].clone(memory_format=torch.contiguous_format).view(x.dtype),
+        union[:, width] != 0,
+        torch.arange(start, start + n, device=x.device),
     )
 
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import torch
-import torch.distributed as dist
 from torch import Tensor
 
 from vqkernels._layout import as_rows, row_shape
 from vqkernels._numerics import upcast
 from vqkernels.backends import reference
 from vqkernels.distributed import resolve
+from vqkernels.ops._gathered import gathered
 from vqkernels.ops._library import define
 from vqkernels.ops.nearest_code import search
 
@@ -36,17 +36,14 @@ def _impl(
     own, _ = search(x, codebook, prepared, metric, channel_dim, backend)
     if group is None:
         return own, torch.ones((), dtype=torch.bool, device=x.device)
-    process_group = resolve(group)
     rows, codes = upcast(as_rows(x, channel_dim)), upcast(codebook[own.reshape(-1)])
     score = reference.score_of(rows, codes, metric)
     score = score if metric == "l2" else -score
     usable = rows.isfinite().all(dim=1) & codes.isfinite().all(dim=1) & ~score.isnan()
     score = torch.where(usable, score, torch.inf)
     packed = torch.cat([score.view(torch.int64), own.reshape(-1) + first, _fingerprint(rows)])
-    everyone = packed.new_empty(dist.get_world_size(process_group) * packed.numel())
-    dist.all_gather_into_tensor(everyone, packed, group=process_group)
-    parts = everyone.reshape(-1, packed.numel()).split([len(rows), len(rows), 1], dim=1)
-    scores, numbers, prints = parts
+    everyone = gathered(packed, resolve(group))
+    scores, numbers, prints = everyone.split([len(rows), len(rows), 1], dim=1)
     alike = (prints == prints[:1]).all()
     if x.device.type == "cpu" and not alike:
         raise RuntimeError(
