@@ -47,8 +47,8 @@ class ShardedCodebook(FullPrecision, Quantizer):
     All calls but ``flush`` and ``train`` are collectives, evaluation, ``encode`` and ``decode``
     included, and so are recomputes in a checkpointed region, which need the indices again: all
     ranks make the same calls in the same order. After the initialisation no step waits for the
-    device but for the sizes that ``gather=True`` exchanges; these also make ``torch.compile``
-    split the graph, unless ``capture_dynamic_output_shape_ops`` is set.
+    device but for the sizes that ``gather=True`` exchanges. ``torch.compile`` splits the graph
+    there, unless ``torch._dynamo.config.capture_dynamic_output_shape_ops`` is set and k-means done.
 
     Learning is that of the whole codebook, up to float32 rounding of sums over all codes: sizes
     are smoothed and dead codes told by the mass of all ranks, and k-means takes the same rows and
@@ -58,7 +58,8 @@ class ShardedCodebook(FullPrecision, Quantizer):
     The state is no buffer of this module: ``DistributedDataParallel`` gives every rank the
     buffers of the first one, and the other shards would be lost. It follows ``.to``, is saved and
     loaded. ``state_dict`` holds this rank's codes, and ``part`` says which of how many: save one
-    file per rank, and load it on the rank of that number in a group of that size.
+    file per rank, and load it on the rank of that number in a group of that size. For the same
+    reason ``vqkernels.watch`` does not find it.
 
     Args:
         num_embeddings: K, codes of all ranks together, at least W.

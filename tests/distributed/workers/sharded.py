@@ -233,26 +233,6 @@ def what_the_ranks_must_agree_in_is_checked() -> None:
         sharded(x)
 
 
-def a_compiled_step_is_the_eager_one() -> None:
-    for gather in (False, True):
-        torch._dynamo.reset()
-        eager, _ = split_and_whole(
-            init=codes() if gather else "kmeans",
-            update=vq.EMA(decay=0.8),
-            revive=vq.Revive(),
-            gather=gather,
-        )
-        module = copy.deepcopy(eager)
-        with torch._dynamo.config.patch(capture_dynamic_output_shape_ops=gather):
-            call = torch.compile(module, backend="aot_eager", fullgraph=True)
-            for number in range(4):
-                rows = parts([(24, 9)[number % 2], 5], seed=number)
-                x = own(rows) if gather else torch.cat(rows)
-                assert_same_step(step(call, x), step(eager, x))
-                states = (list(some.state_dict().values()) for some in (module, eager))
-                assert_same_step(*states)
-
-
 CHECKS = (
     a_step_is_that_of_the_whole_codebook,
     codes_are_split_evenly_and_in_order,
@@ -267,5 +247,4 @@ CHECKS = (
     idle_codes_are_revived_by_age,
     a_checkpointed_region_searches_again,
     what_the_ranks_must_agree_in_is_checked,
-    a_compiled_step_is_the_eager_one,
 )
