@@ -48,7 +48,8 @@ class ShardedCodebook(FullPrecision, Quantizer):
     included, and so are recomputes in a checkpointed region, which need the indices again: all
     ranks make the same calls in the same order. After the initialisation no step waits for the
     device but for the sizes that ``gather=True`` exchanges. ``torch.compile`` splits the graph
-    there, unless ``torch._dynamo.config.capture_dynamic_output_shape_ops`` is set and k-means done.
+    there, unless k-means is done and ``torch._dynamo.config.capture_dynamic_output_shape_ops``
+    set.
 
     Learning is that of the whole codebook, up to float32 rounding of sums over all codes: sizes
     are smoothed and dead codes told by the mass of all ranks, and k-means takes the same rows and

@@ -39,7 +39,7 @@ def _impl(
     rows, codes = upcast(as_rows(x, channel_dim)), upcast(codebook[own.reshape(-1)])
     score = reference.score_of(rows, codes, metric)
     score = score if metric == "l2" else -score
-    usable = rows.isfinite().all(dim=1) & codes.isfinite().all(dim=1) & ~score.isnan()
+    usable = codes.isfinite().all(dim=1) & ~score.isnan()
     score = torch.where(usable, score, torch.inf)
     packed = torch.cat([score.view(torch.int64), own.reshape(-1) + first, _fingerprint(rows)])
     everyone = gathered(packed, resolve(group))

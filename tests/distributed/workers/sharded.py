@@ -6,7 +6,7 @@ import copy
 
 import pytest
 import torch
-from ranks import ALONE, RANK, SIZE, D, parts
+from ranks import ALONE, RANK, SIZE, D, gathered, parts
 from shards import (
     K,
     assert_same_learning,
@@ -21,6 +21,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 
 import vqkernels as vq
+from vqkernels import ops
 
 UNEVEN = [(9, 0, 30, 1)[(rank + 1) % 4] for rank in range(SIZE)]  # rank 3, or 1 of 2, has most
 
@@ -69,6 +70,17 @@ def equal_codes_on_several_ranks_lose_to_the_first() -> None:
         assert torch.equal(indices, whole.encode(x))
 
 
+def codes_on_several_ranks_are_told_apart_beyond_float32() -> None:
+    """The last code is nearer than the first by 2^-26 of their distance."""
+    init = 10 + codes()
+    init[0], init[-1] = 0.0, 0.0
+    init[0, 0], init[0, 1], init[-1, 0] = 1.0, 2.0**-13, 1.0
+    sharded, whole = split_and_whole(init=init)
+    x = torch.zeros(1, D)
+    assert whole.encode(x) == K - 1
+    assert sharded.encode(x) == K - 1
+
+
 def non_finite_rows_and_codes_are_those_of_the_whole_codebook() -> None:
     x = rows_of_one_x()
     x[3, 1], x[5, 0], x[7, 2] = torch.nan, torch.inf, -torch.inf
@@ -81,6 +93,15 @@ def non_finite_rows_and_codes_are_those_of_the_whole_codebook() -> None:
             first, stop, _ = sharded._shard.part.tolist()
             sharded.codebook.copy_(everything[first:stop])
             assert_same_step(step(sharded, x), step(whole, x))
+
+
+def a_non_finite_code_never_wins_as_the_only_one_of_its_rank() -> None:
+    x = rows_of_one_x()
+    everything = torch.full((SIZE, D), torch.inf)
+    everything[-1] = -1.0
+    for metric in ("l2", "cosine"):
+        indices, _ = ops.nearest_shard(x, everything[RANK:][:1], None, RANK, metric, 1, None, "0")
+        assert (indices == SIZE - 1).all()
 
 
 def training_is_that_of_the_whole_codebook() -> None:
@@ -159,19 +180,17 @@ def draws_with_one_seed_differ_between_ranks() -> None:
 
 
 def ranks_revive_their_codes_by_different_rows() -> None:
+    """All codes but the one that is nearest to the rows die in one step."""
     far = torch.full((K, D), 1000.0) + codes()
-    sharded, _ = split_and_whole(
-        init=far, update=vq.EMA(decay=0.5), revive=vq.Revive(candidates=16), gather=True
-    )
-    for number in range(12):
-        rows = parts([32, 5], seed=number)
-        sharded(own(rows))
+    sharded, _ = split_and_whole(init=far, revive=vq.Revive(age=1.0, candidates=16), gather=True)
+    rows = parts([32, 5])
+    sharded(own(rows))
     sharded.flush()
     state = whole_state(sharded)
-    alive = state["codebook"].abs().amax(dim=1) < 100
-    assert alive.all()
-    assert len(torch.unique(state["codebook"], dim=0)) == K
-    assert sharded.revived > 0
+    revived = state["codebook"][state["codebook"].abs().amax(dim=1) < 100]
+    assert len(torch.unique(revived, dim=0)) == K - 1
+    assert (revived[:, None] == torch.cat(rows)).all(dim=2).any(dim=1).all()
+    assert sum(gathered(sharded.revived)) == K - 1
 
 
 def idle_codes_are_revived_by_age() -> None:
@@ -237,7 +256,9 @@ CHECKS = (
     a_step_is_that_of_the_whole_codebook,
     codes_are_split_evenly_and_in_order,
     equal_codes_on_several_ranks_lose_to_the_first,
+    codes_on_several_ranks_are_told_apart_beyond_float32,
     non_finite_rows_and_codes_are_those_of_the_whole_codebook,
+    a_non_finite_code_never_wins_as_the_only_one_of_its_rank,
     training_is_that_of_the_whole_codebook,
     gathered_rows_train_as_their_union,
     gathered_images_keep_their_layout,
