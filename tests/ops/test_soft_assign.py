@@ -50,7 +50,7 @@ def _dense(
     x: Tensor, codebook: Tensor, temperature: float, mask: Tensor | None, dtype: torch.dtype
 ) -> list[Tensor]:
     """The three results and the two gradients, by autograd."""
-    x, codebook = (value.to(dtype).requires_grad_() for value in (x, codebook))
+    x, codebook = (value.to(dtype, copy=True).requires_grad_() for value in (x, codebook))
     out = textbook.soft_assign(x, codebook, temperature, mask)
     torch.autograd.backward(out, _grads(x, codebook, dtype))
     return [*(value.detach() for value in out), x.grad, codebook.grad]
@@ -75,26 +75,29 @@ def _ours(
     return [*(value.detach() for value in out), x.grad, codebook.grad]
 
 
-def _gradient_terms(
-    x: Tensor, codebook: Tensor, temperature: float, mask: Tensor | None
-) -> list[float]:
-    """What the gradients are differences of: 2/T sum |A| |x|, and the same of c, about the centre.
+def _terms(x: Tensor, codebook: Tensor, temperature: float, mask: Tensor | None) -> list[float]:
+    """What the five values are differences of, x and c taken about the centre of the codes.
 
-    A is the gradient of the logits; the sum is over the codes for x, over the rows for c.
+    A logit: (|x|^2 + |c|^2) / T, and its error is one of p relative to p. A gradient: the sums
+    2/T |A| |x| and 2/T |A| |c|, with A the gradient of the logits, over codes or over rows. Twice
+    each: a term is rounded when it is made, and its chain of float32 additions is once more.
     """
     counts = x.isfinite().all(dim=1) if mask is None else mask & x.isfinite().all(dim=1)
     usable = codebook.isfinite().all(dim=1)
     rows, codes = x.double()[counts], codebook.double()[usable]
     rows, codes = rows - codes.mean(dim=0), codes - codes.mean(dim=0)
     if not len(rows):
-        return [0.0, 0.0]
+        return [0.0] * 5
     logits = textbook.soft_logits(rows, codes, temperature).requires_grad_()
     p = logits.softmax(dim=1)
     grads = _grads(x, codebook, torch.float64)
     out = (logits.logsumexp(dim=1), (p * logits).sum(dim=1), p.sum(dim=0))
     torch.autograd.backward(out, [grads[0][counts], grads[1][counts], grads[2][usable]])
-    size = 2.0 / temperature * float(rows.abs().max() + codes.abs().max())
-    return [size * float(logits.grad.abs().sum(dim=d).max()) for d in (1, 0)]
+    squares = float(rows.square().sum(dim=1).max() + codes.square().sum(dim=1).max())
+    of_logits, of_usage = 2.0 * squares / temperature, float(out[2].detach().max())
+    size = 4.0 / temperature * float(rows.abs().max() + codes.abs().max())
+    of_gradients = (size * float(logits.grad.abs().sum(dim=d).max()) for d in (1, 0))
+    return [of_logits, of_logits, of_logits * of_usage, *of_gradients]
 
 
 def _assert_close(
@@ -104,7 +107,7 @@ def _assert_close(
     exact = _dense(x, codebook, temperature, mask, torch.float64)
     eager = _dense(x, codebook, temperature, mask, torch.float32)
     assert got[0].dtype == got[1].dtype == torch.float64
-    terms = [0.0, 0.0, 0.0, *_gradient_terms(x, codebook, temperature, mask)]
+    terms = _terms(x, codebook, temperature, mask)
     for value, truth, plain, size in zip(got, exact, eager, terms, strict=True):
         narrow = value.float() if value.dtype == torch.float64 else value
         assert_within_budget(narrow, truth, plain, size)

@@ -25,8 +25,7 @@ def soft_assign(
     finite, and every row when no code is finite, has 0 and counts nowhere.
     """
     blocks = soft_blocks(x, codebook, mask, temperature, channel_dim)
-    normaliser = torch.zeros(len(blocks.rows), dtype=torch.float64, device=x.device)
-    mean = torch.zeros_like(normaliser)
+    normaliser, mean = (blocks.rows.new_zeros(len(blocks.rows)) for _ in range(2))
     for here in blocks.row_blocks():
         normaliser[here], mean[here] = _online(blocks, here)
     mass = blocks.codes.new_zeros(len(blocks.codes) if usage else 0)

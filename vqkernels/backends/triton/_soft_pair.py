@@ -13,6 +13,7 @@ from vqkernels.backends.triton._centred import CHANNELS, centred, frame_of
 _OWNERS = 64
 _OTHERS = 64
 _WARPS = 8
+_STAGES = 2  # with three, gradients spill on sm_100
 _PROGRAMS = 512  # some for every multiprocessor; fixed, so that the order of sums is no GPU's
 
 
@@ -31,7 +32,8 @@ class Split(NamedTuple):
     @property
     def blocks(self) -> dict[str, Any]:
         """The launches' constants."""
-        return {"OWNERS": _OWNERS, "OTHERS": _OTHERS, "CHANNELS": CHANNELS, "num_warps": _WARPS}
+        tile = {"OWNERS": _OWNERS, "OTHERS": _OTHERS, "CHANNELS": CHANNELS}
+        return {**tile, "num_warps": _WARPS, "num_stages": _STAGES}
 
 
 class Normalisers(NamedTuple):
