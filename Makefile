@@ -1,4 +1,4 @@
-# make demo | test | test-full | lint | check | bench | bench-full | bench-gpu | aot | readme | clean
+# make demo | test | test-full | lint | check | bench | bench-full | bench-gpu | trust | aot | readme | clean
 #
 # Every target makes .venv itself from the pins and builds the extension into the source tree.
 # PYTHON=     the interpreter that makes .venv (3.11 or newer: the pinned scikit-image needs it)
@@ -17,20 +17,23 @@ NATIVE := $(wildcard csrc/*.cpp csrc/*/*.cpp csrc/*/*.h csrc/*/*.cu csrc/*/*.cuh
 BENCHMARKS := $(BIN)/python -m pytest -p no:xdist --benchmark-columns=median,iqr,rounds,iterations benchmarks
 SOURCES := git ls-files --cached --others --exclude-standard
 
-.PHONY: demo test test-full lint bench bench-full bench-gpu aot check readme clean
+.PHONY: demo test test-full lint bench bench-full bench-gpu trust aot check readme clean
 
 demo: $(VENV)/built
 	$(BIN)/vqk run digits
 
-# SEED= repeats what the random tests drew; make prints the one it uses.
+# SEED= repeats what the random tests drew; make prints the one it uses. WORKERS= processes, of
+# which OpenMP's idle threads must not take the cores from the others.
 SEED ?= $(shell date +%s)
+WORKERS ?= auto
+TESTS := OMP_WAIT_POLICY=passive $(BIN)/python -m pytest -n $(WORKERS) --maxprocesses 8 --dist worksteal
 
 test: $(VENV)/test-tools $(VENV)/built
-	$(BIN)/python -m pytest --hypothesis-seed=$(SEED)
+	$(TESTS) --hypothesis-seed=$(SEED)
 
 # 5000 random cases per property instead of 200.
 test-full: $(VENV)/test-tools $(VENV)/built
-	$(BIN)/python -m pytest --hypothesis-seed=$(SEED) --hypothesis-profile=full
+	$(TESTS) --hypothesis-seed=$(SEED) --hypothesis-profile=full
 
 lint: $(VENV)/test-tools
 	$(BIN)/ruff check .
@@ -55,6 +58,10 @@ bench-gpu: $(VENV)/test-tools $(VENV)/built
 	$(BENCHMARKS) --device cuda $(BENCH)
 	$(BIN)/python -m benchmarks.render
 	$(BIN)/python -m benchmarks.targets --device cuda
+
+# What trainers run into: the same probes for every quantizer, docs/trust.md from their results.
+trust: $(VENV)/test-tools $(VENV)/built
+	$(BIN)/python -m benchmarks.trust
 
 # What the Triton kernels become on sm_80, sm_90 and sm_100; needs no GPU.
 aot: $(VENV)/test-tools $(VENV)/built

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from benchmarks import digits, plots, results, tables
 from benchmarks.machine import ROOT
+from benchmarks.trust import table
 
 _DOCUMENTS: dict[str, dict[str, Callable[[], str]]] = {
     "README.md": {
@@ -29,6 +30,7 @@ _DOCUMENTS: dict[str, dict[str, Callable[[], str]]] = {
         "details": tables.details,
         "gpu": tables.gpu,
     },
+    "docs/trust.md": {"trust": table.trust},
 }
 
 

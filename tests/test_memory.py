@@ -49,8 +49,9 @@ def losses(x, codes):
     targets = torch.arange(len(x)) % k
     cross = vq.code_cross_entropy(x, codes, targets, temperature=float(d), backend=backend)
     clock = torch.tensor(0)
-    normaliser, _, _ = ops.soft_assign(x, codes, None, float(d), 1, False, backend)
-    ops.sample_codes(x, codes, normaliser, clock, 0, float(d), 1, backend)
+    rows, book = x.detach(), codes.detach()
+    normaliser, _, _ = ops.soft_assign(rows, book, None, float(d), 1, False, backend)
+    ops.sample_codes(rows, book, normaliser, clock, 0, float(d), 1, backend)
     (entropy.per_row - entropy.usage + cross + vq.code_orthogonality(codes)).backward()
 
 codes.requires_grad_()
@@ -127,5 +128,5 @@ def test_native_losses_over_all_codes_stay_under_64_mb() -> None:
 
 
 def test_the_references_losses_make_no_n_by_k_matrix_either() -> None:
-    """8192 x 4096 in float64 is 268 MB; its blocks of 1024 x 1024 are 8 MB each."""
-    assert _growth_in_megabytes("reference", 8192, 4096, 1, program=_SOFT_LOSSES) < 150
+    """4096 x 4096 in float64 is 134 MB; its blocks of 512 x 512 are 2 MB each."""
+    assert _growth_in_megabytes("reference", 4096, 4096, 1, program=_SOFT_LOSSES) < 60

@@ -18,6 +18,9 @@ _EXPLAINED = (
     "residual_backward",
     "lookup",
     "code_sums",
+    "soft_assign",
+    "soft_assign_backward",
+    "sample_codes",
 )
 
 

@@ -10,16 +10,13 @@ import contextlib
 import dataclasses
 import importlib
 import pkgutil
-import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from types import ModuleType, SimpleNamespace
 from typing import Any, NamedTuple
 from unittest import mock
 
 import torch
 
-from benchmarks import machine
 from benchmarks.aot.architectures import PROCESSORS
 
 _ALLOCATORS = ((torch, "empty"), (torch, "empty_like"), (torch.Tensor, "new_empty"))
@@ -134,26 +131,17 @@ def compiled(launch: Launch) -> Any:
 
 
 def compiled_together(launches: Sequence[Launch]) -> list[Any]:
-    """``compiled`` of launches on one architecture, on all processors at once."""
-    from triton.runtime.jit import JITFunction
+    """``compiled`` of launches on one architecture.
 
-    parse, alone = JITFunction.parse, threading.Lock()
-
-    def parse_alone(function: Any) -> Any:
-        """Python's parser counts its depth per process, and fails in two threads at once."""
-        with alone:
-            return parse(function)
-
-    def compile_one(launch: Launch) -> Any:
-        return launch.function.run(*launch.arguments, grid=None, warmup=True, **launch.keywords)
-
+    One after the other: in two threads Triton's compiler has crashed, and Python's parser, which
+    counts its depth per process, has failed.
+    """
     (arch,) = {launch.arch for launch in launches}
-    with (
-        _driver(arch),
-        mock.patch.object(JITFunction, "parse", parse_alone),
-        ThreadPoolExecutor(machine.default_threads()) as threads,
-    ):
-        return list(threads.map(compile_one, launches))
+    with _driver(arch):
+        return [
+            launch.function.run(*launch.arguments, grid=None, warmup=True, **launch.keywords)
+            for launch in launches
+        ]
 
 
 @contextlib.contextmanager

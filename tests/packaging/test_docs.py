@@ -40,7 +40,14 @@ def test_every_public_name_is_in_the_api_document() -> None:
 
 @pytest.mark.parametrize(
     "document",
-    ["README.md", "CONTRIBUTING.md", "DESIGN.md", "docs/api.md", "docs/benchmarks.md"],
+    [
+        "README.md",
+        "CONTRIBUTING.md",
+        "DESIGN.md",
+        "docs/api.md",
+        "docs/benchmarks.md",
+        "docs/trust.md",
+    ],
 )
 def test_every_local_link_of_the_documents_leads_somewhere(document: str) -> None:
     path = ROOT / document
@@ -49,7 +56,8 @@ def test_every_local_link_of_the_documents_leads_somewhere(document: str) -> Non
 
 
 @pytest.mark.parametrize(
-    "document", ["README.md", "CONTRIBUTING.md", "DESIGN.md", "docs/benchmarks.md"]
+    "document",
+    ["README.md", "CONTRIBUTING.md", "DESIGN.md", "docs/benchmarks.md", "docs/trust.md"],
 )
 def test_every_path_named_by_the_documents_exists(document: str) -> None:
     text = (ROOT / document).read_text()

@@ -24,12 +24,12 @@ _DIMS = (1, 8, 9, 18, 19, 32, 33, 64, 100, 128, 200, 256, 700, 4096)
 _CODES = (1, 31, 1000, 5000)
 _every_plan = pytest.mark.parametrize(
     "layout",
-    {
+    dict.fromkeys(  # in one order: the processes of pytest-xdist compare theirs
         plan(dtype, dim, codes, metric, device)
         for dtype, dim, codes, metric, device in itertools.product(
             (torch.float32, torch.bfloat16), _DIMS, _CODES, ("l2", "cosine"), _DEVICES.values()
         )
-    },
+    ),
     ids=str,
 )
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from vqkernels._layout import as_rows
 from vqkernels._numerics import upcast
 
-_BLOCK = 1024  # rows and codes per block of pairs: 8 MB of float64
+_BLOCK = 512  # rows and codes per block of pairs: 2 MB of float64, several at a time
 
 
 class SoftBlocks(NamedTuple):
