@@ -16,6 +16,7 @@ def codebook_health(
     idle: Tensor,
     pending_counts: Tensor,
     revived: Tensor,
+    frozen: Tensor | None,
     revive: Revive | None,
     window: int | None,
 ) -> CodebookHealth:
@@ -31,6 +32,8 @@ def codebook_health(
         dead = sizes < (sizes.mean() / 4).clamp(max=revive.threshold)
         if revive.age is not None:
             dead |= waited >= revive.age * k
+    if frozen is not None:
+        dead &= frozen == 0
     return CodebookHealth(
         window=rows,
         active=int((waited < rows).sum()),

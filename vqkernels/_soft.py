@@ -100,6 +100,7 @@ def code_cross_entropy(
     _checks.integers("targets", targets)
     _checks.shaped("targets", targets, row_shape(x, channel))
     _checks.same_device("targets", targets, "x", x)
+    targets = targets.long()  # an unsigned 255 is not -1
     kept = targets != -1 if mask is None else mask & (targets != -1)
     rows, codes, scale, valid = compared(x, codebook, float(temperature), metric, kept, channel)
     normaliser, _, _ = ops.SoftAssign.apply(rows, codes, valid, scale, channel, False, backend)

@@ -114,6 +114,15 @@ def test_a_zero_row_is_equally_near_to_all_codes(backend: str) -> None:
     assert not x.grad.any()
 
 
+def test_an_unsigned_target_of_255_is_a_code(backend: str) -> None:
+    """And not the -1 of its bits."""
+    x, codebook = cases.gaussian()
+    last = torch.full(x.shape[:1], 255, dtype=torch.uint8)
+    found = vq.code_cross_entropy(x, codebook, last, backend=backend)
+    assert found > 0
+    assert torch.equal(found, vq.code_cross_entropy(x, codebook, last.long(), backend=backend))
+
+
 def test_codes_without_probability_get_no_gradient(backend: str) -> None:
     """log 0 would make it NaN."""
     x, codebook = cases.gaussian(20, 9, 4)

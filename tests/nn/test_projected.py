@@ -199,6 +199,16 @@ def test_a_masked_position_decodes_to_zero_and_a_missing_level_to_the_others() -
     assert torch.equal(coarse, module.decode(indices[..., :1]))
 
 
+def test_a_load_of_another_width_raises_and_changes_nothing() -> None:
+    module = _projected()
+    train(module, _batches(3))
+    before = snapshot(module)
+    other = projected(quantizer(3, d=CODE), WIDTH + 1)
+    with pytest.raises(RuntimeError, match=r"project_in.weight must have shape \(4, 12\), got"):
+        module.load_state_dict(other.state_dict())
+    assert_same_state(module, before)
+
+
 def test_the_state_has_the_keys_of_linear_modules() -> None:
     names = set(_projected(update=None).state_dict())
     linear = {f"project_{side}.{name}" for side in ("in", "out") for name in ("weight", "bias")}

@@ -78,6 +78,13 @@ def test_dead_are_the_codes_that_revival_takes_next_and_revived_those_it_took() 
     assert quantizer(revive=None).health().dead == 0
 
 
+def test_a_frozen_code_is_never_dead() -> None:
+    """Revival passes it over."""
+    module = quantizer(revive=vq.Revive(), frozen=torch.arange(K) >= 20)
+    module.cluster_size[8:] = 0.0
+    assert module.health().dead == 20 - 8
+
+
 def test_a_codebook_without_statistics_has_no_health() -> None:
     with pytest.raises(ValueError, match="update must be EMA"):
         vq.nn.VectorQuantizer(K, D, update=None).health()

@@ -39,13 +39,13 @@ class FullPrecision(nn.Module):
         unexpected_keys: list[str],
         error_msgs: list[str],
     ) -> None:
-        problems = self._misfits(state_dict, prefix)
+        problems = misfits(self, state_dict, prefix)
         if problems:  # all or nothing: this module keeps every tensor it had
             error_msgs.extend(problems)
             return
         converted = {
             prefix + name: state_dict[prefix + name].to(tensor.dtype)
-            for name, tensor in self._own_tensors().items()
+            for name, tensor in _own_tensors(self).items()
             if isinstance(state_dict.get(prefix + name), Tensor)
         }
         super()._load_from_state_dict(
@@ -58,17 +58,19 @@ class FullPrecision(nn.Module):
             error_msgs,
         )
 
-    def _misfits(self, state_dict: dict[str, Any], prefix: str) -> list[str]:
-        """Why the tensors under ``prefix`` cannot be loaded; nothing where they can."""
-        return [
-            f"{prefix}{name} must have shape {tuple(tensor.shape)}, got {tuple(loaded.shape)}"
-            for name, tensor in self._own_tensors().items()
-            if isinstance(loaded := state_dict.get(prefix + name), Tensor)
-            and loaded.shape != tensor.shape
-        ]
 
-    def _own_tensors(self) -> dict[str, Tensor]:
-        return {
-            **dict(self.named_parameters(recurse=False)),
-            **dict(self.named_buffers("", False)),
-        }
+def misfits(module: nn.Module, state_dict: dict[str, Any], prefix: str) -> list[str]:
+    """Why the tensors under ``prefix`` cannot be loaded; nothing where they can."""
+    return [
+        f"{prefix}{name} must have shape {tuple(tensor.shape)}, got {tuple(loaded.shape)}"
+        for name, tensor in _own_tensors(module).items()
+        if isinstance(loaded := state_dict.get(prefix + name), Tensor)
+        and loaded.shape != tensor.shape
+    ]
+
+
+def _own_tensors(module: nn.Module) -> dict[str, Tensor]:
+    return {
+        **dict(module.named_parameters(recurse=False)),
+        **dict(module.named_buffers("", False)),
+    }

@@ -150,7 +150,7 @@ class LearnedCodebook(Packing):
         assert self.pending_counts is not None
         assert self.revived is not None
         counts = (self.cluster_size, self.idle, self.pending_counts, self.revived)
-        return codebook_health(*counts, self.revive, window)
+        return codebook_health(*counts, self.frozen, self.revive, window)
 
     def _begin(self, x: Tensor, mask: Tensor | None, channel: int) -> None:
         """What a training forward does first: initialises the codebook, or moves it if due."""

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from vqkernels import _checks
 from vqkernels.distributed import Statistics
 from vqkernels.nn import _ranks
-from vqkernels.nn._full_precision import FullPrecision
+from vqkernels.nn._full_precision import FullPrecision, misfits
 from vqkernels.nn._learned_codebook import LearnedCodebook
 from vqkernels.options import TopK
 from vqkernels.outputs import VQOutput
@@ -79,15 +79,15 @@ class Quantizer(nn.Module, ABC):
             codebook.flush()
 
     def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
-        """All codebooks or none: torch loads child by child, and would stop half way."""
-        misfits = [
+        """All codebooks and projections or none: torch loads child by child, whatever fits."""
+        problems = [
             problem
             for name, module in self.named_modules(prefix=prefix.rstrip("."))
-            if module is not self and isinstance(module, FullPrecision)
-            for problem in module._misfits(state_dict, f"{name}.")
+            if module is not self and isinstance(module, (FullPrecision, nn.Linear))
+            for problem in misfits(module, state_dict, f"{name}.")
         ]
-        if misfits:
-            raise RuntimeError("; ".join(misfits))
+        if problems:
+            raise RuntimeError("; ".join(problems))
         super()._load_from_state_dict(state_dict, prefix, *rest)
 
 

@@ -6,7 +6,6 @@ import warnings
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch import nn
 
 from vqkernels import _checks
@@ -35,13 +34,15 @@ class Watch:
 
     def check(self) -> dict[str, CodebookHealth]:
         """Health by name. Warns of codebooks that were not below the limit when last looked at."""
-        found = {name: book.health(self._window) for name, book in _learning(self._model)}
-        for name, health in found.items():
+        found = {}
+        for name, book in _learning(self._model):
+            health = found[name] = book.health(self._window)
             if health.active >= self._warn_below * health.ceiling:
                 self._low.discard(name)
             elif name not in self._low:
                 self._low.add(name)
-                _warn(name, health)
+                if book._group is None or book._group.rank == 0:
+                    _warn(name, health)
         return found
 
     def remove(self) -> None:
@@ -63,10 +64,10 @@ def watch(
 
     One forward hook on ``model`` looks at all its codebooks that learn. Used are the codes that
     were chosen within the last ``window`` rows; the limit is a share of those that uniform use of
-    as many rows would reach. A codebook is reported once, and again after it has recovered. With
-    several processes, whose counts are one, the first warns. Everything is a by-product of the
-    counts that the codebook keeps: nothing is computed between two looks, and a look reads the
-    device once per codebook.
+    as many rows would reach. A codebook is reported once, and again after it has recovered. Of the
+    ranks that learn a codebook together, whose counts are one, the first warns. Everything is a
+    by-product of the counts that the codebook keeps: nothing is computed between two looks, and a
+    look reads the device once per codebook.
 
     Compiled code does not run the hook: watch the compiled model (``vq.watch(torch.compile(m))``)
     instead of the one inside, or call ``check()``.
@@ -104,8 +105,6 @@ def _learning(model: nn.Module) -> list[tuple[str, LearnedCodebook]]:
 
 
 def _warn(name: str, health: CodebookHealth) -> None:
-    if dist.is_available() and dist.is_initialized() and dist.get_rank() != 0:
-        return
     warnings.warn(
         f"codebook {name or '(the model)'}: {health.active} codes in use in the last "
         f"{health.window} rows, where uniform use would reach {health.ceiling:.0f}; perplexity "

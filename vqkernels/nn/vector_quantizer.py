@@ -150,6 +150,7 @@ class VectorQuantizer(LearnedCodebook, Quantizer):
         return out, [(self, Statistics(out.usage.counts, sums, *candidates))]
 
     def _quantize(self, x: Tensor, mask: Tensor | None, channel: int) -> tuple[VQOutput, Tensor]:
+        chosen = self._draw(x, mask, channel)  # before what it counts is read for ``moves``
         options: dict[str, Any] = {
             "commitment_weight": self.commitment_weight,
             "codebook_weight": self._codebook_weight,
@@ -167,7 +168,7 @@ class VectorQuantizer(LearnedCodebook, Quantizer):
             self._codes,
             self._packed(),
             statistics=self.training and isinstance(self.update, EMA),
-            chosen=self._draw(x, mask, channel),
+            chosen=chosen,
             **options,
         )
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import io
 import pickle
+import warnings
 
 import pytest
 import torch
@@ -135,6 +136,28 @@ def evaluation_on_one_rank_leaves_the_ranks_alike() -> None:
         assert (module.codebook.abs().amax(dim=1) < 50).any()  # codes were revived
 
 
+def the_first_rank_of_a_codebook_warns_of_its_collapse() -> None:
+    """Not that of all ranks, which may not hold the codebook."""
+    module = quantizer(init="normal", revive=None, process_group=PAIR)
+    watch = vq.watch(module, warn_below=0.5)
+    module(parts([20])[RANK])
+    module.idle.fill_(10**6)
+    module.pending_counts.zero_()
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        assert watch.check()[""].active == 0
+    assert [warning.category for warning in caught] == [vq.CollapseWarning] * (RANK % 2 == 0)
+
+
+def a_codebook_that_an_engine_has_rounded_starts_alike() -> None:
+    """Also one whose bytes are no whole number of words."""
+    module = quantizer(seed=RANK, k=3, d=5, update=vq.Gradient(), revive=None)
+    module.codebook.data = module.codebook.data.bfloat16()
+    module(parts([20], d=5)[RANK])
+    assert module.codebook.dtype == torch.bfloat16
+    assert_ranks_equal(module)
+
+
 def optimizers_keep_codebooks_alike() -> None:
     """Gradients averaged by hand, codes revived by us."""
     module = quantizer(seed=RANK, update=vq.Gradient())
@@ -158,5 +181,7 @@ CHECKS = (
     a_residual_quantizer_has_one_group,
     a_group_of_others_is_refused,
     evaluation_on_one_rank_leaves_the_ranks_alike,
+    the_first_rank_of_a_codebook_warns_of_its_collapse,
+    a_codebook_that_an_engine_has_rounded_starts_alike,
     optimizers_keep_codebooks_alike,
 )
