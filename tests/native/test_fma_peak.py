@@ -20,7 +20,8 @@ def test_peak_is_what_a_core_can_do_and_not_more(level: str) -> None:
     before = core.isa()
     core.force_isa(level)
     try:
-        peak = core.fma_peak(1, 0.01)
+        # The best of several: other processes may have the core for one of them.
+        peak = max(core.fma_peak(1, 0.01) for _ in range(8))
     finally:
         core.force_isa(before)
     # Two units, two operations each, 6 GHz; and not a tenth of one unit at 1 GHz.

@@ -151,6 +151,10 @@ def test_what_any_quantizer_returns_is_decoded_by_itself(case: Case) -> None:
     aside = decoded.ndim - case.x.ndim  # TopK has its axis last
     place = keep.unsqueeze(channel)[(..., *(None,) * aside)]
     x = case.x[(..., *(None,) * aside)]
-    assert torch.equal(out.quantized, torch.where(place, decoded, x))
+    expected = torch.where(place, decoded, x)
+    if isinstance(module, vq.nn.Projected):  # its Linear rounds rows that lie otherwise otherwise
+        _assert_close(out.quantized, expected, "quantized")
+    else:
+        assert torch.equal(out.quantized, expected)
     if case.mask is None:
         assert torch.equal(module.encode(case.x), out.indices)
