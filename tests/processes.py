@@ -25,6 +25,13 @@ def checks(script: str) -> list[str]:
     return [ast.unparse(name) for name in listed.elts]
 
 
+def assert_passed(ranks: int, scripts: tuple[str, ...], check: str) -> None:
+    """That ``check`` has passed on every rank, of a launch that runs all the scripts."""
+    output = output_of(ranks, scripts)
+    passed = output.splitlines().count(f"passed {check}")
+    assert passed == ranks, f"{check} passed on {passed} of {ranks} ranks:\n{output[-6000:]}"
+
+
 @functools.cache
 def output_of(ranks: int, scripts: tuple[str, ...], deadline: float = 240.0) -> str:
     """What ``ranks`` processes printed that ran the worker scripts; they are run once."""

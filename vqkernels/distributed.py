@@ -42,7 +42,7 @@ class Group(NamedTuple):
     size: int
 
 
-def name_of(process_group: object) -> str | None:
+def name_of(process_group: object, argument: str = "process_group") -> str | None:
     """The name of a ``process_group`` argument, which copies and pickles as a group does not."""
     if process_group is None:
         return None
@@ -51,11 +51,11 @@ def name_of(process_group: object) -> str | None:
             return str(process_group.group_name)
         if process_group is dist.GroupMember.NON_GROUP_MEMBER:
             raise ValueError(
-                "process_group must be a group that this rank belongs to, "
+                f"{argument} must be a group that this rank belongs to, "
                 "got GroupMember.NON_GROUP_MEMBER"
             )
     raise TypeError(
-        f"process_group must be a torch.distributed.ProcessGroup or None, got {process_group!r}"
+        f"{argument} must be a torch.distributed.ProcessGroup or None, got {process_group!r}"
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from processes import checks, output_of
+from processes import assert_passed, checks
 
 # A launch costs more than most scripts: one per number of ranks.
 SCRIPTS = {2: ("plain", "ddp", "fsdp", "prepared", "compiled"), 4: ("plain", "ddp", "state")}
@@ -19,6 +19,4 @@ SCRIPTS = {2: ("plain", "ddp", "fsdp", "prepared", "compiled"), 4: ("plain", "dd
     ],
 )
 def test_ranks(ranks: int, check: str) -> None:
-    output = output_of(ranks, SCRIPTS[ranks])
-    passed = output.splitlines().count(f"passed {check}")
-    assert passed == ranks, f"{check} passed on {passed} of {ranks} ranks:\n{output[-6000:]}"
+    assert_passed(ranks, SCRIPTS[ranks], check)

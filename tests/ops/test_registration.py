@@ -32,6 +32,12 @@ def _ema() -> tuple[Tensor, ...]:
 
 
 LOGSUMEXP = torch.linspace(-9.0, -5.0, 24, dtype=torch.float64)
+
+
+def _totals() -> Tensor:
+    return torch.tensor([30.0, 24.0], dtype=torch.float64)
+
+
 BOOKS = cases.codebooks(CODES, 3)
 BOOK_INDICES = INDICES[:, None].expand(24, 3).contiguous()
 IMAGE_BOOK_INDICES = BOOK_INDICES.reshape(2, 3, 4, 3)
@@ -115,6 +121,10 @@ ARGUMENTS: dict[str, list[tuple[Any, ...]]] = {
     "observe_": [
         (_floats(), CODES.clone(), ROWS.clone(), ZERO.clone(), COUNTS, SUMS, ROWS, FOUND),
         (_floats(), None, None, ZERO.clone(), COUNTS, None, None, None),
+        (
+            *(_floats(), None, None, ZERO.clone(), COUNTS, None, None, None),
+            *(_totals(), _totals()),
+        ),
     ],
     "advance_": [
         (*_ema(), _floats(), SUMS.clone(), ROWS, ONE.clone(), CLOCK.clone(), *_MARKS, *_ADVANCE),
@@ -122,16 +132,26 @@ ARGUMENTS: dict[str, list[tuple[Any, ...]]] = {
             *(*_ema()[:2], None, _floats(), None, None, ONE.clone(), CLOCK.clone()),
             *(None, None, None, *_ADVANCE),
         ),
+        (
+            *(*_ema(), _floats(), SUMS.clone(), ROWS, ONE.clone(), CLOCK.clone(), *_MARKS),
+            *(*_ADVANCE, _totals(), 40),
+        ),
     ],
     "draw_levels": [(ZERO, 5, 8, 0.5, 2, 3, 1)],
+    "gather_rows": [(X, MASK, 1, ALONE), (IMAGE.half(), None, 1, ALONE)],
+    "nearest_shard": [
+        (X, CODES, None, 3, "l2", 1, None, ALONE),
+        (IMAGE, CODES, None, 0, "cosine", 1, "reference", None),
+    ],
+    "shard_rows": [(INDICES, CODES, 0, 11, ALONE), (IMAGE_INDICES, CODES, 0, 11, None)],
     "kmeans_finish_": [(ZERO.clone(), FOUND, torch.tensor(-1))],
     "kmeans_start_": [
         (CODES.clone(), ZERO, ROWS, FOUND, None),
         (CODES.clone(), ZERO, ROWS, FOUND, COUNTS % 2),
     ],
     "kmeans_step_": [
-        (*_ema(), ZERO, COUNTS, SUMS, COUNTS % 2, "l2"),
-        (CODES.clone(), None, None, ZERO, COUNTS, SUMS, None, "cosine"),
+        (*_ema(), ZERO, COUNTS, SUMS, FOUND, COUNTS % 2, "l2"),
+        (CODES.clone(), None, None, ZERO, COUNTS, SUMS, FOUND, None, "cosine"),
     ],
     "replicate_": [([*_ema()[:2], CLOCK.clone()], [ZERO.clone()], [torch.tensor(-1)], ALONE)],
     "sample_codes": [

@@ -263,7 +263,9 @@ def test_kmeans_acts_only_on_a_fresh_codebook_and_real_rows(initialised: int, fo
     ops.kmeans_start_(codebook, flag, rows, torch.tensor(found), None)
     assert not codebook.any()
     counts = torch.full((5,), 2 if found else 0)
-    ops.kmeans_step_(codebook, size, total, flag, counts, torch.ones(5, 3), None, "l2")
+    ops.kmeans_step_(
+        codebook, size, total, flag, counts, torch.ones(5, 3), counts.sum(), None, "l2"
+    )
     assert not codebook.any()
     assert size.tolist() == [1.0] * 5
     assert not total.any()
@@ -283,7 +285,7 @@ def test_kmeans_leaves_frozen_codes_where_they_are(metric: str) -> None:
     ops.kmeans_start_(codebook, flag, torch.ones(4, 3), torch.tensor(4), frozen)
     assert codebook[:, 0].tolist() == [1.0, 7.0, 1.0, 1.0, 7.0]
     counts, sums = torch.full((5,), 2), torch.full((5, 3), -4.0)
-    ops.kmeans_step_(codebook, size, total, flag, counts, sums, frozen, metric)
+    ops.kmeans_step_(codebook, size, total, flag, counts, sums, counts.sum(), frozen, metric)
     assert (codebook[:, 0] < 0).tolist() == [True, False, True, True, False]
     assert (codebook[[1, 4]] == 7.0).all()
     assert size.tolist() == [2.0] * 5
@@ -292,7 +294,9 @@ def test_kmeans_leaves_frozen_codes_where_they_are(metric: str) -> None:
 def test_a_kmeans_step_moves_codes_to_their_means_and_keeps_empty_ones() -> None:
     codebook, size, total = torch.full((3, 2), 7.0), torch.ones(3), torch.zeros(3, 2)
     counts, sums = torch.tensor([4, 0, 1]), torch.tensor([[8.0, 4.0], [0.0, 0.0], [5.0, 6.0]])
-    ops.kmeans_step_(codebook, size, total, torch.tensor(0), counts, sums, None, "l2")
+    ops.kmeans_step_(
+        codebook, size, total, torch.tensor(0), counts, sums, counts.sum(), None, "l2"
+    )
     assert codebook.tolist() == [[2.0, 1.0], [7.0, 7.0], [5.0, 6.0]]
     assert size.tolist() == [4.0, 1.0, 1.0]
     assert total.tolist() == [[8.0, 4.0], [7.0, 7.0], [5.0, 6.0]]

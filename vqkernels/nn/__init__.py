@@ -3,6 +3,7 @@
 from vqkernels.nn.grouped_vq import GroupedVQ
 from vqkernels.nn.projected import Projected
 from vqkernels.nn.residual_vq import ResidualVQ
+from vqkernels.nn.sharded_codebook import ShardedCodebook
 from vqkernels.nn.vector_quantizer import VectorQuantizer
 
-__all__ = ["GroupedVQ", "Projected", "ResidualVQ", "VectorQuantizer"]
+__all__ = ["GroupedVQ", "Projected", "ResidualVQ", "ShardedCodebook", "VectorQuantizer"]

@@ -39,7 +39,7 @@ class FullPrecision(nn.Module):
         unexpected_keys: list[str],
         error_msgs: list[str],
     ) -> None:
-        problems = misfits(self, state_dict, prefix)
+        problems = self._misfits(state_dict, prefix)
         if problems:  # all or nothing: this module keeps every tensor it had
             error_msgs.extend(problems)
             return
@@ -57,6 +57,9 @@ class FullPrecision(nn.Module):
             unexpected_keys,
             error_msgs,
         )
+
+    def _misfits(self, state_dict: dict[str, Any], prefix: str) -> list[str]:
+        return misfits(self, state_dict, prefix)
 
 
 def misfits(module: nn.Module, state_dict: dict[str, Any], prefix: str) -> list[str]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -40,25 +42,58 @@ def initialise_(
     without usable rows takes part in every collective.
     """
     k = codebook.shape[0]
-    limit = _ROWS_PER_CODE * k // (1 if group is None else group.size)
-    count = min(x.numel() // max(x.shape[channel_dim], 1), limit)
-    if count == 0 and group is None:
-        return
-    count = max(count, 1)
-    clock = torch.zeros((), dtype=torch.int64, device=x.device)
-    rows, found = ops.sample_rows(x, mask, clock, count, _SEED, metric, channel_dim)
-    usable = torch.arange(count, device=x.device) < found
+    rows, found, usable = sampled(x, mask, k, metric, channel_dim, group)
     seeds = rows
     if group is not None:
         seeds, found = _seeds(rows, found, k, group)
-    ops.kmeans_start_(codebook, initialised, seeds, found, frozen)
-    for _ in range(_ITERATIONS):
+
+    def assign() -> tuple[Tensor, Tensor]:
         indices, _ = ops.nearest_code(rows, codebook, None, metric, 1, backend)
         counts, sums = ops.code_sums(rows, indices, k, usable, metric, 1, None)
         if group is not None:
-            [(counts, sums, _, _)] = reduce([Statistics(counts, sums, None, None)], group)
+            [(counts, summed, _, _)] = reduce([Statistics(counts, sums, None, None)], group)
+            assert summed is not None
+            sums = summed
+        return counts, sums
+
+    state = (codebook, cluster_size, embed_sum, initialised)
+    lloyd_(*state, owner, frozen, seeds, found, metric, assign)
+
+
+def sampled(
+    x: Tensor,
+    mask: Tensor | None,
+    k: int,
+    metric: str,
+    channel_dim: int,
+    group: Group | None = None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The rows that k-means looks at, at least one, how many are usable, and which."""
+    limit = _ROWS_PER_CODE * k // (1 if group is None else group.size)
+    count = max(min(x.numel() // max(x.shape[channel_dim], 1), limit), 1)
+    clock = torch.zeros((), dtype=torch.int64, device=x.device)
+    rows, found = ops.sample_rows(x, mask, clock, count, _SEED, metric, channel_dim)
+    return rows, found, torch.arange(count, device=x.device) < found
+
+
+def lloyd_(
+    codebook: Tensor,
+    cluster_size: Tensor | None,
+    embed_sum: Tensor | None,
+    initialised: Tensor,
+    owner: Tensor,
+    frozen: Tensor | None,
+    seeds: Tensor,
+    found: Tensor,
+    metric: str,
+    assign: Callable[[], tuple[Tensor, Tensor]],
+) -> None:
+    """The iterations, from the first ``found`` seeds; ``assign`` gives the counts and sums."""
+    ops.kmeans_start_(codebook, initialised, seeds, found, frozen)
+    for _ in range(_ITERATIONS):
+        counts, sums = assign()
         state = (codebook, cluster_size, embed_sum, initialised)
-        ops.kmeans_step_(*state, counts, sums, frozen, metric)
+        ops.kmeans_step_(*state, counts, sums, found, frozen, metric)
     ops.kmeans_finish_(initialised, found, owner)
 
 

@@ -215,7 +215,12 @@ class LearnedCodebook(Packing):
             revive.threshold,
             math.ceil((revive.age or 0.0) * self.num_embeddings),
             revive.every,
+            *self._of_the_whole(),
         )
+
+    def _of_the_whole(self) -> tuple[Any, ...]:
+        """What ``advance_`` is told where these codes are a part of a codebook."""
+        return ()
 
     @property
     def process_group(self) -> dist.ProcessGroup | None:
@@ -291,7 +296,12 @@ class LearnedCodebook(Packing):
             statistics.sums if self.pending_sums is not None else None,
             statistics.rows,
             statistics.found,
+            *self._totals(statistics),
         )
+
+    def _totals(self, statistics: Statistics) -> tuple[Tensor, ...]:
+        """What ``observe_`` is told where these codes are a part of a codebook."""
+        return ()
 
     def _initialisation_is(self, done: bool) -> None:
         self._init_done = done

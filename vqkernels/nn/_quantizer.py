@@ -84,11 +84,17 @@ class Quantizer(nn.Module, ABC):
             problem
             for name, module in self.named_modules(prefix=prefix.rstrip("."))
             if module is not self and isinstance(module, (FullPrecision, nn.Linear))
-            for problem in misfits(module, state_dict, f"{name}.")
+            for problem in _misfits(module, state_dict, f"{name}.")
         ]
         if problems:
             raise RuntimeError("; ".join(problems))
         super()._load_from_state_dict(state_dict, prefix, *rest)
+
+
+def _misfits(module: nn.Module, state_dict: dict[str, Any], prefix: str) -> list[str]:
+    if isinstance(module, FullPrecision):
+        return module._misfits(state_dict, prefix)
+    return misfits(module, state_dict, prefix)
 
 
 _Made = TypeVar("_Made", bound=Quantizer)

@@ -7,10 +7,12 @@ from vqkernels.ops.all_reduce import all_reduce_
 from vqkernels.ops.code_sums import code_sums
 from vqkernels.ops.draw_levels import draw_levels
 from vqkernels.ops.ema_update import ema_update_
+from vqkernels.ops.gather_rows import gather_rows
 from vqkernels.ops.kmeans_step import kmeans_finish_, kmeans_start_, kmeans_step_
 from vqkernels.ops.lookup import Lookup, lookup, lookup_backward
 from vqkernels.ops.nearest_code import nearest_code
 from vqkernels.ops.nearest_codes import nearest_codes
+from vqkernels.ops.nearest_shard import nearest_shard
 from vqkernels.ops.normalize_codes import NormalizeCodes, normalize_codes
 from vqkernels.ops.observe import observe_
 from vqkernels.ops.prepare import prepare
@@ -21,6 +23,7 @@ from vqkernels.ops.residual_quantize import ResidualQuantize
 from vqkernels.ops.sample_codes import sample_codes
 from vqkernels.ops.sample_residuals import sample_residuals
 from vqkernels.ops.sample_rows import sample_rows
+from vqkernels.ops.shard_rows import shard_rows
 from vqkernels.ops.soft_assign import SoftAssign, snapshot, soft_assign
 from vqkernels.ops.soft_assign_backward import soft_assign_backward
 from vqkernels.ops.tick import tick_
@@ -43,6 +46,7 @@ __all__ = [
     "count_both",
     "draw_levels",
     "ema_update_",
+    "gather_rows",
     "kmeans_finish_",
     "kmeans_start_",
     "kmeans_step_",
@@ -50,6 +54,7 @@ __all__ = [
     "lookup_backward",
     "nearest_code",
     "nearest_codes",
+    "nearest_shard",
     "normalize_codes",
     "observe_",
     "prepare",
@@ -60,6 +65,7 @@ __all__ = [
     "sample_codes",
     "sample_residuals",
     "sample_rows",
+    "shard_rows",
     "snapshot",
     "soft_assign",
     "soft_assign_backward",

@@ -32,6 +32,8 @@ def _impl(
     threshold: float,
     idle_limit: int,
     revive_every: int,
+    whole: Tensor | None = None,
+    num_codes: int | None = None,
 ) -> None:
     """Applies what is pending when at least ``steps_due`` steps are, else changes nothing.
 
@@ -41,6 +43,9 @@ def _impl(
     when its size is below min(threshold, mean size / 4), or, with ``idle_limit`` above 0, when its
     ``idle`` has reached it. A code that ``frozen`` marks is counted, but neither moves nor is
     revived. ``revived`` counts the codes that were. Does nothing in a recompute.
+
+    ``whole``, float64 (2,), and ``num_codes`` are given where these codes are a part of a
+    codebook: its mass before the update and the pending rows, and how many codes it has.
     """
     if in_recompute():
         return
@@ -48,10 +53,14 @@ def _impl(
         *(codebook, cluster_size, embed_sum, pending_counts, pending_sums),
         *(pending_rows, pending_steps, clock, idle, revived, frozen),
     )
+    options = (decay, epsilon, steps_due, metric, threshold, idle_limit, revive_every)
+    if whole is not None:
+        in_torch(*state, *options, whole, num_codes)
+        return
     launch = in_torch
     if fits(*state):
         launch = implementation("advance_", in_torch, codebook)
-    launch(*state, decay, epsilon, steps_due, metric, threshold, idle_limit, revive_every)
+    launch(*state, *options)
 
 
 def fits(
@@ -97,14 +106,19 @@ def in_torch(
     threshold: float,
     idle_limit: int,
     revive_every: int,
+    whole: Tensor | None = None,
+    num_codes: int | None = None,
 ) -> None:
     """The specification, on any device."""
     due = pending_steps >= steps_due
+    taken = pending_counts.long().sum() if whole is None else whole[1].long()
+    mass = None if whole is None else decayed(whole[0], whole[1], decay).to(cluster_size.dtype)
     if embed_sum is None or pending_sums is None:
         codes, size, total = codebook, decayed(cluster_size, pending_counts, decay), None
     else:
         codes, size, total = moved(
-            codebook, cluster_size, embed_sum, pending_counts, pending_sums, decay, epsilon
+            *(codebook, cluster_size, embed_sum, pending_counts, pending_sums, decay, epsilon),
+            *(mass, num_codes),
         )
         if metric == "cosine":
             codes, _ = normalize_codes(codes)
@@ -112,10 +126,11 @@ def in_torch(
         codes = torch.where(frozen[:, None] != 0, codebook, codes)
     age = None
     if idle is not None:
-        age = torch.where(pending_counts > 0, 0, idle + pending_counts.long().sum())
+        age = torch.where(pending_counts > 0, 0, idle + taken)
     ticked = clock + due.to(clock.dtype)
     if pending_rows is not None:
-        limit = (fixed_sum(size) / (4 * size.numel())).clamp(max=threshold)
+        mass = fixed_sum(size) if mass is None else mass
+        limit = (mass / (4 * (num_codes or size.numel()))).clamp(max=threshold)
         dead = _dead(size, limit, age, idle_limit, frozen) & (ticked % revive_every == 0)
         dead, rows = _replacements(dead, pending_rows)
         codes = torch.where(dead[:, None], rows, codes)
@@ -132,7 +147,8 @@ def in_torch(
         if old is not None and new is not None:
             old.copy_(torch.where(due, new, old))
     clock.copy_(ticked)
-    for pending in (pending_counts, pending_sums, pending_steps):
+    taken_since = None if whole is None else whole[1]
+    for pending in (pending_counts, pending_sums, pending_steps, taken_since):
         if pending is not None:
             pending.masked_fill_(due, 0)
 
@@ -163,7 +179,7 @@ advance_ = define(
     "Tensor(d!) pending_counts, Tensor(e!)? pending_sums, Tensor? pending_rows, "
     "Tensor(f!) pending_steps, Tensor(g!) clock, Tensor(h!)? idle, Tensor(i!)? revived, "
     "Tensor? frozen, float decay, float epsilon, int steps_due, str metric, float threshold, "
-    "int idle_limit, int revive_every) -> ()",
+    "int idle_limit, int revive_every, Tensor(j!)? whole=None, int? num_codes=None) -> ()",
     _impl,
     no_result,
 )

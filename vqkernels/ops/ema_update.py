@@ -19,17 +19,21 @@ def moved(
     sums: Tensor,
     decay: float,
     epsilon: float,
+    mass: Tensor | None = None,
+    num_codes: int | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """(codebook, cluster_size, embed_sum) after one update.
 
     s <- g*s + (1-g)*counts and m <- g*m + (1-g)*sums; codebook = m / [(s+eps)/(S+K*eps)*S] with
     S = sum of s (van den Oord et al. 2017, equations 6 to 8, with Laplace smoothing). The smoothed
     size is not stored. A code without any mass (possible with eps = 0) keeps its place.
+    ``mass`` and ``num_codes`` are S and K where these codes are a part of a codebook.
     """
     size = decayed(cluster_size, counts, decay)
     total_sum = decay * embed_sum + (1.0 - decay) * sums.to(embed_sum.dtype)
-    mass = fixed_sum(size)
-    smoothed = (size + epsilon) / (mass + size.numel() * epsilon) * mass
+    mass = fixed_sum(size) if mass is None else mass
+    num_codes = size.numel() if num_codes is None else num_codes
+    smoothed = (size + epsilon) / (mass + num_codes * epsilon) * mass
     codes = torch.where(smoothed[:, None] > 0, total_sum / smoothed[:, None], codebook)
     return codes, size, total_sum
 

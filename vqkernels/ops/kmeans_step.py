@@ -45,15 +45,17 @@ def _step_impl(
     initialised: Tensor,
     counts: Tensor,
     sums: Tensor,
+    found: Tensor,
     frozen: Tensor | None,
     metric: str,
 ) -> None:
     """One Lloyd iteration: each code becomes the mean of its rows; empty and frozen ones stay.
 
     cluster_size = max(counts, 1) and embed_sum = codebook * cluster_size: with an unscaled sum the
-    first EMA update would pull every code to the origin.
+    first EMA update would pull every code to the origin. ``found`` counts
+    the usable rows: codes that are a part of a codebook may have got none of them.
     """
-    active = (initialised == 0) & (counts.sum() > 0)
+    active = (initialised == 0) & (found > 0)
     filled = _may_move(active & (counts > 0), frozen)
     means = (sums.double() / counts.clamp(min=1)[:, None]).to(codebook.dtype)
     if metric == "cosine":
@@ -69,7 +71,8 @@ def _step_impl(
 
 kmeans_step_ = define(
     "kmeans_step_(Tensor(a!) codebook, Tensor(b!)? cluster_size, Tensor(c!)? embed_sum, "
-    "Tensor initialised, Tensor counts, Tensor sums, Tensor? frozen, str metric) -> ()",
+    "Tensor initialised, Tensor counts, Tensor sums, Tensor found, Tensor? frozen, "
+    "str metric) -> ()",
     _step_impl,
     no_result,
 )

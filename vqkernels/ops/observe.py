@@ -19,15 +19,22 @@ def _impl(
     sums: Tensor | None,
     rows: Tensor | None,
     found: Tensor | None,
+    whole: Tensor | None = None,
+    totals: Tensor | None = None,
 ) -> None:
     """Adds counts and sums, keeps the newest candidate rows, counts the step.
 
     Does nothing in a recompute, and nothing when no row counted (an empty or fully masked batch).
+    ``totals``, float64 (2,), is given where the codes are a part of a codebook: its mass and the
+    rows of this batch that it took, for ``whole`` of ``advance_``.
     """
     if in_recompute():
         return
     state = (pending_counts, pending_sums, pending_rows, pending_steps)
     batch = (counts, sums, rows, found)
+    if whole is not None:
+        in_torch(*state, *batch, whole, totals)
+        return
     launch = in_torch
     if fits(*state, *batch):
         launch = implementation("observe_", in_torch, pending_counts)
@@ -64,6 +71,8 @@ def in_torch(
     sums: Tensor | None,
     rows: Tensor | None,
     found: Tensor | None,
+    whole: Tensor | None = None,
+    totals: Tensor | None = None,
 ) -> None:
     """The specification, on any device."""
     pending_counts.add_(counts.to(pending_counts.dtype))
@@ -71,12 +80,16 @@ def in_torch(
         pending_sums.add_(sums)
     if pending_rows is not None and rows is not None and found is not None:
         pending_rows.copy_(torch.where(found > 0, rows, pending_rows))
-    pending_steps.add_((counts.sum() > 0).to(pending_steps.dtype))
+    taken = counts.sum() if totals is None else totals[1]
+    pending_steps.add_((taken > 0).to(pending_steps.dtype))
+    if whole is not None and totals is not None:
+        whole.copy_(torch.stack([totals[0], whole[1] + totals[1]]))
 
 
 observe_ = define(
     "observe_(Tensor(a!) pending_counts, Tensor(b!)? pending_sums, Tensor(c!)? pending_rows, "
-    "Tensor(d!) pending_steps, Tensor counts, Tensor? sums, Tensor? rows, Tensor? found) -> ()",
+    "Tensor(d!) pending_steps, Tensor counts, Tensor? sums, Tensor? rows, Tensor? found, "
+    "Tensor(e!)? whole=None, Tensor? totals=None) -> ()",
     _impl,
     no_result,
 )

@@ -19,7 +19,7 @@ from __future__ import annotations
 
 from vqkernels.backends.reference.code_sums import code_sums
 from vqkernels.backends.reference.lookup import lookup
-from vqkernels.backends.reference.nearest_code import nearest_code
+from vqkernels.backends.reference.nearest_code import nearest_code, score_of
 from vqkernels.backends.reference.nearest_codes import nearest_codes
 from vqkernels.backends.reference.residual import residual
 from vqkernels.backends.reference.residual_backward import residual_backward
@@ -37,6 +37,7 @@ __all__ = [
     "residual",
     "residual_backward",
     "sample_codes",
+    "score_of",
     "soft_assign",
     "soft_assign_backward",
     "vq_backward",

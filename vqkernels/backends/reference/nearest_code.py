@@ -39,14 +39,20 @@ def nearest_code(
 
 
 def canonical_score(rows: Tensor, codes: Tensor, metric: str) -> Tensor:
-    """F for every pair of a block; the loop over i is the definition, not an oversight."""
-    score = torch.zeros(rows.shape[0], codes.shape[0], dtype=torch.float64, device=rows.device)
-    for i in range(rows.shape[1]):
+    """F for every pair of a block."""
+    return score_of(rows[:, None], codes, metric)
+
+
+def score_of(rows: Tensor, codes: Tensor, metric: str) -> Tensor:
+    """F along the last dimension; the loop over i is the definition, not an oversight."""
+    shape = torch.broadcast_shapes(rows.shape, codes.shape)[:-1]
+    score = torch.zeros(shape, dtype=torch.float64, device=rows.device)
+    for i in range(rows.shape[-1]):
         if metric == "l2":
-            t = rows[:, i, None] - codes[None, :, i]
+            t = rows[..., i] - codes[..., i]
             score = score + t * t
         else:
-            score = score + rows[:, i, None] * codes[None, :, i]
+            score = score + rows[..., i] * codes[..., i]
     return score
 
 
