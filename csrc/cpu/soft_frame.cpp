@@ -10,6 +10,33 @@ namespace {
 // brought here along its direction: no float32 row could tell the codes apart from there.
 constexpr double farthest = 0x1p100;
 
+// The largest |c_i - mu_i| of a finite code. Not the survey's reach, which measures from the
+// origin: codes may lie far from it and close to each other.
+double spread(const CodebookSurvey& survey, const float* codebook, int64_t num_codes, int64_t dim,
+              int threads) {
+  constexpr int64_t chunk_codes = 1024;
+  const int64_t num_chunks = (num_codes + chunk_codes - 1) / chunk_codes;
+  const Buffer<double> largest(num_chunks);
+  parallel_for(num_chunks, threads, [&](int64_t chunk, int) {
+    const int64_t first = chunk * chunk_codes;
+    const int64_t end = num_codes - first < chunk_codes ? num_codes : first + chunk_codes;
+    double most = 0.0;
+    for (int64_t k = first; k < end; ++k) {
+      const float* code = codebook + k * dim;
+      if (!all_finite(code, dim)) continue;
+      for (int64_t i = 0; i < dim; ++i) {
+        const double size = __builtin_fabs(double(code[i]) - survey.shift[i]);
+        most = size > most ? size : most;
+      }
+    }
+    largest[chunk] = most;
+  });
+  double overall = 0.0;
+  for (int64_t chunk = 0; chunk < num_chunks; ++chunk)
+    overall = largest[chunk] > overall ? largest[chunk] : overall;
+  return overall;
+}
+
 double at_least_one(double value) { return value > 1.0 ? value : 1.0; }
 
 void clear_columns(float* columns, int64_t first, int64_t width, int64_t dim, float front) {
@@ -31,8 +58,8 @@ SoftFrame::SoftFrame(const float* codebook, int64_t num_codes, int64_t code_dim,
                      double soft_temperature, int threads)
     : dim(code_dim),
       survey(codebook, num_codes, code_dim, false, threads),
-      sharpness(at_least_one(4.0 * double(code_dim) * 0x1p-40 /
-                             (survey.scale * survey.scale * soft_temperature))),
+      reach(spread(survey, codebook, num_codes, code_dim, threads)),
+      sharpness(at_least_one(double(code_dim) * reach * reach * 0x1p-40 / soft_temperature)),
       temperature(sharpness * soft_temperature),
       gain(2.0 / (survey.scale * temperature)) {}
 

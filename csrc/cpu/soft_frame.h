@@ -33,6 +33,7 @@ struct SoftFrame {
 
   int64_t dim;
   CodebookSurvey survey;
+  double reach;        // the largest |c_i - mu_i| of a finite code
   double sharpness;    // at least 1
   double temperature;  // sharpness times the one given
   double gain;

@@ -123,6 +123,12 @@ def test_values_and_gradients_are_those_of_the_dense_softmax(
     _assert_close(x, codebook, relative * _typical_distance(x, codebook), None, backend)
 
 
+def test_codes_far_from_the_origin_are_as_sharp_as_near_it(backend: str) -> None:
+    """A temperature is high or low for the distances between the codes, wherever they lie."""
+    x, codebook = cases.gaussian(100, 130, 7)
+    _assert_close(x + 1e6, codebook + 1e6, 1.0, None, backend)
+
+
 @pytest.mark.parametrize("shape", cases.SHAPES, ids=str)
 def test_odd_shapes(shape: tuple[int, int, int], backend: str) -> None:
     x, codebook = cases.gaussian(*shape)
