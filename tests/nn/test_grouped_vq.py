@@ -277,6 +277,11 @@ CONSTRUCTORS: list[tuple[tuple[Any, ...], type[Exception], str]] = [
         "make must return quantizers with equal codes per vector, got () and (1,)",
     ),
     (
+        ([vq.nn.GroupedVQ(quantizer, 2, shared=True), vq.nn.GroupedVQ(quantizer, 2)],),
+        ValueError,
+        "make must return quantizers with equal codebooks per vector, got () and (2,)",
+    ),
+    (
         (lambda: ONE, 2),
         ValueError,
         "make must give every part a new module, got one twice",
@@ -295,6 +300,18 @@ def test_the_constructor_refuses(
 ) -> None:
     with pytest.raises(kind, match=f"^{re.escape(message)}$"):
         vq.nn.GroupedVQ(*arguments)
+
+
+def test_all_groups_are_checked_before_one_moves_behind_projections_too() -> None:
+    good, bad = (vq.nn.Projected(quantizer(init="normal"), 8) for _ in range(2))
+    module = vq.nn.GroupedVQ([good, bad])
+    module(torch.randn(5, 16))
+    bad.quantizer.backend = "nonsense"
+    state = {name: value.clone() for name, value in module.state_dict().items()}
+    with pytest.raises(ValueError, match="backend must be one of"):
+        module(torch.randn(5, 16))
+    for name, value in module.state_dict().items():
+        assert torch.equal(value, state[name]), name
 
 
 def test_the_constructor_refuses_a_number_for_shared() -> None:

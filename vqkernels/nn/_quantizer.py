@@ -34,6 +34,7 @@ class Quantizer(nn.Module, ABC):
     embedding_dim: int
     channel_dim: int
     _code_shape: tuple[int, ...] = ()  # what the shape of indices has after the positions
+    _usage_shape: tuple[int, ...] = ()  # what the shapes of usage have in front
 
     @abstractmethod
     def _check(self, x: Tensor, mask: Tensor | None) -> int:

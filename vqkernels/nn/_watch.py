@@ -69,6 +69,7 @@ def watch(
     by-product of the counts that the codebook keeps: nothing is computed between two looks, and a
     look reads the device once per codebook.
 
+    A quantizer inside of another does not run its own hooks: watch the outermost, or the model.
     Compiled code does not run the hook: watch the compiled model (``vq.watch(torch.compile(m))``)
     instead of the one inside, or call ``check()``.
 

@@ -70,12 +70,14 @@ class GroupedVQ(Quantizer):
         for module in made:
             refuse_many("make must return quantizers", module, self)
             check_equal("codes per vector", first._code_shape, module._code_shape)
+            check_equal("codebooks per vector", first._usage_shape, module._usage_shape)
         self.quantizers = nn.ModuleList(made)
         self.groups = groups
         self.shared = shared
         self.embedding_dim = self.groups * first.embedding_dim
         self.channel_dim = first.channel_dim
         self._code_shape = (self.groups, *first._code_shape)
+        self._usage_shape = first._usage_shape if shared else (groups, *first._usage_shape)
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> VQOutput:
         """Quantizes the parts of x; in training mode also keeps their statistics.

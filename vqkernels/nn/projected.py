@@ -59,6 +59,7 @@ class Projected(Quantizer):
         self.in_dim = self.embedding_dim = int(in_dim)
         self.channel_dim = quantizer.channel_dim
         self._code_shape = quantizer._code_shape
+        self._usage_shape = quantizer._usage_shape
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> VQOutput:
         """Projects x, quantizes it and projects it back; in training also keeps statistics.
@@ -118,6 +119,10 @@ class Projected(Quantizer):
     def _check(self, x: Tensor, mask: Tensor | None) -> int:
         channel = _checks.vectors(x, self.in_dim, self.channel_dim)
         _checks.mask(mask, x, row_shape(x, channel))
+        # What the projection will return, as far as the quantizer asks, before anything moves.
+        sizes = [-1] * x.ndim
+        sizes[channel] = self.quantizer.embedding_dim
+        self.quantizer._check(x.narrow(channel, 0, 1).expand(sizes), mask)
         return channel
 
     def extra_repr(self) -> str:

@@ -43,7 +43,8 @@ class ResidualVQ(FullPrecision, Quantizer):
     the rules that they have alone: the codebooks move at the start of the next training forward,
     on ``flush()``, and on leaving training mode when due; checkpointing and ``EMA(every=...)`` are
     as described there. k-means initialises level after level on the residuals of the first
-    training batch, and a dead code of level l is revived by a residual r_l.
+    training batch, and a dead code of level l is revived by a residual r_l. All levels train or
+    none: the mode is this module's, whatever ``eval()`` of one level says.
 
     Args:
         make: called once per level (once in all when shared); returns a new ``VectorQuantizer``.
@@ -105,7 +106,7 @@ class ResidualVQ(FullPrecision, Quantizer):
         self.shared = shared
         self.embedding_dim = made[0].embedding_dim
         self.channel_dim = made[0].channel_dim
-        self._code_shape = (levels,)
+        self._code_shape = self._usage_shape = (levels,)
         self.dropout = dropout
         counter = torch.zeros((), dtype=torch.int64)
         self.register_buffer("draws", None if dropout is None else counter)
