@@ -8,6 +8,7 @@ from torch import Tensor
 from vqkernels import _checks, ops
 from vqkernels._layout import row_shape
 from vqkernels._numerics import sum_of_many, wide
+from vqkernels.functional import check_search
 from vqkernels.options import Entropy, Orthogonal
 from vqkernels.outputs import CodeEntropy
 
@@ -184,11 +185,8 @@ def _check(
     mask: Tensor | None,
     channel_dim: int,
 ) -> int:
-    _checks.codebook(codebook)
-    channel = _checks.vectors(x, codebook.shape[1], channel_dim)
-    _checks.same_device("codebook", codebook, "x", x)
+    channel = check_search(x, codebook, metric, channel_dim)
     _checks.above("temperature", temperature, 0.0)
-    _checks.one_of("metric", metric, _checks.METRICS)
     _checks.mask(mask, x, row_shape(x, channel))
     return channel
 

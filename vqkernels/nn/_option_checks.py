@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from vqkernels.options import Entropy, Gradient, Orthogonal, Sample, TopK, Update
+from vqkernels.options import Entropy, Gradient, LevelDropout, Orthogonal, Sample, TopK, Update
 
 
 def check_assign(assign: Any, num_embeddings: int) -> None:
@@ -27,3 +27,14 @@ def check_regularize(regularize: Any, update: Update) -> None:
                 f"regularize={option} must have a codebook that gradients reach, "
                 f"update=Gradient(...), got update={update}"
             )
+
+
+def check_dropout(dropout: Any, levels: int) -> None:
+    if dropout is None:
+        return
+    if not isinstance(dropout, LevelDropout):
+        raise TypeError(f"dropout must be LevelDropout(...) or None, got {dropout!r}")
+    for name in ("keep", "multiple_of"):
+        value = getattr(dropout, name)
+        if value > levels:
+            raise ValueError(f"dropout.{name} must be at most levels={levels}, got {value}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +14,7 @@ from vqkernels.distributed import Statistics, seed_of_rank
 from vqkernels.nn import _ranks
 from vqkernels.nn._full_precision import FullPrecision
 from vqkernels.nn._learned_codebook import LearnedCodebook
+from vqkernels.nn._option_checks import check_dropout
 from vqkernels.nn._quantizer import Learnt, Quantizer, make_each, part_count
 from vqkernels.nn.vector_quantizer import VectorQuantizer
 from vqkernels.options import EMA, Entropy, LevelDropout
@@ -100,7 +100,7 @@ class ResidualVQ(FullPrecision, Quantizer):
                     "make must return quantizers without Entropy for ResidualVQ, "
                     f"got regularize={module.regularize}"
                 )
-        _check_dropout(dropout, levels)
+        check_dropout(dropout, levels)
         self.quantizers = nn.ModuleList(made)
         self.levels = levels
         self.shared = shared
@@ -285,14 +285,3 @@ class ResidualVQ(FullPrecision, Quantizer):
     def extra_repr(self) -> str:
         dropout = "" if self.dropout is None else f", dropout={self.dropout}"
         return f"levels={self.levels}, shared={self.shared}{dropout}"
-
-
-def _check_dropout(dropout: Any, levels: int) -> None:
-    if dropout is None:
-        return
-    if not isinstance(dropout, LevelDropout):
-        raise TypeError(f"dropout must be LevelDropout(...) or None, got {dropout!r}")
-    for name in ("keep", "multiple_of"):
-        value = getattr(dropout, name)
-        if value > levels:
-            raise ValueError(f"dropout.{name} must be at most levels={levels}, got {value}")
