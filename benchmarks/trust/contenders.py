@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 import vqkernels as vq
 from benchmarks.peers.training import HandWritten
@@ -99,8 +100,10 @@ def _library(wanted: Wanted) -> nn.Module:
         codebook_diversity_loss_weight=0.1 if wanted.entropy else 0.0,
         accept_image_fmap=wanted.image,
     )
-    module._codebook.embed.data.copy_(wanted.codes[None])
-    module._codebook.embed_avg.data.copy_(wanted.codes[None])
+    # With cosine similarity its codes are unit vectors, as it would have drawn them.
+    codes = F.normalize(wanted.codes, dim=1) if wanted.cosine else wanted.codes
+    module._codebook.embed.data.copy_(codes[None])
+    module._codebook.embed_avg.data.copy_(codes[None])
     return module
 
 
