@@ -8,6 +8,7 @@ from typing import Any
 import cases
 import torch
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 import vqkernels as vq
 
@@ -113,3 +114,26 @@ def train(
 def make_optimizer(module: nn.Module) -> torch.optim.Optimizer | None:
     parameters = list(module.parameters())
     return torch.optim.Adam(parameters, lr=0.05) if parameters else None
+
+
+def assert_checkpointed_as_plain(make: Callable[[], nn.Module], reentrant: bool) -> None:
+    """Gradients and state of steps in a checkpointed region are those of plain steps."""
+    states, gradients = [], []
+    for mode in (None, reentrant):
+        module = make()
+
+        def region(x: Tensor, module: nn.Module = module) -> tuple[Tensor, Tensor]:
+            out = module(x.tanh())
+            return out.quantized, out.loss
+
+        found = []
+        for x in batches(5):
+            x.requires_grad_()
+            results = region(x) if mode is None else checkpoint(region, x, use_reentrant=mode)
+            (results[0].square().sum() + results[1]).backward()
+            found.append(x.grad)
+        states.append(snapshot(module))
+        gradients.append(found)
+    assert_same_state(module, states[0])
+    for first, second in zip(*gradients, strict=True):
+        assert torch.equal(first, second)

@@ -35,6 +35,17 @@ def take_rows(x: Tensor, row_numbers: Tensor, channel_dim: int) -> Tensor:
     return view[torch.unravel_index(row_numbers, view.shape[:-1])]
 
 
+def flagged_first(flags: Tensor) -> tuple[Tensor, Tensor]:
+    """Places along the last dimension: the flagged ones in order, then the same ones again.
+
+    And how many there are. No shape depends on the flags.
+    """
+    order = (~flags).to(torch.int8).argsort(dim=-1, stable=True)
+    found = flags.sum(dim=-1)
+    slot = torch.arange(flags.shape[-1], device=flags.device)
+    return order.gather(-1, slot % found[..., None].clamp(min=1)), found
+
+
 def like_x(x: Tensor, dtype: torch.dtype) -> Tensor:
     """An uninitialised tensor with x's shape and memory format: what ops return as vectors."""
     return torch.empty_like(x, dtype=dtype)

@@ -11,6 +11,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from vqkernels._layout import flagged_first
+
 
 class Statistics(NamedTuple):
     """What one training forward stores for one codebook.
@@ -122,7 +124,9 @@ def unpack(packed: Tensor, like: list[Statistics]) -> list[Statistics]:
         sums = None if sums is None else take(sums)
         found = None
         if rows is not None:
-            rows, found = _usable_first(take(rows), take(rows[:, 0]))
+            rows, filled = take(rows), take(rows[:, 0]) > 0
+            order, found = flagged_first(filled)
+            rows = rows[order]  # as sample_rows returns them
         reduced.append(Statistics(counts, sums, rows, found))
     return reduced
 
@@ -137,12 +141,3 @@ def _share(rows: Tensor, found: Tensor, group: Group) -> tuple[Tensor, Tensor]:
     number = slot // group.size
     filled = (slot % group.size == group.rank) & (number < found)
     return torch.where(filled[:, None], rows[number], 0), filled
-
-
-def _usable_first(rows: Tensor, filled: Tensor) -> tuple[Tensor, Tensor]:
-    """As ``sample_rows`` returns them: usable rows in front, then the same ones again."""
-    usable = filled > 0
-    found = usable.sum()
-    order = usable.to(torch.int32).argsort(descending=True, stable=True)
-    slot = torch.arange(len(rows), device=rows.device)
-    return rows[order[slot % found.clamp(min=1)]], found

@@ -8,7 +8,16 @@ from typing import Any
 
 import pytest
 import torch
-from modules import UPDATES, D, K, assert_same_state, batches, quantizer, snapshot
+from modules import (
+    UPDATES,
+    D,
+    K,
+    assert_checkpointed_as_plain,
+    assert_same_state,
+    batches,
+    quantizer,
+    snapshot,
+)
 from torch import Tensor, nn
 from torch._dynamo.testing import CompileCounterWithBackend
 from torch.utils.checkpoint import checkpoint
@@ -132,25 +141,7 @@ def test_dead_codes_are_revived_by_rows_that_reach_their_level(shared: bool) -> 
 def test_a_checkpointed_region_draws_the_same_again(
     update: vq.EMA | vq.Gradient | None, reentrant: bool, shared: bool
 ) -> None:
-    states, gradients = [], []
-    for mode in (None, reentrant):
-        module = _residual(update=update, shared=shared)
-
-        def region(x: Tensor, module: nn.Module = module) -> tuple[Tensor, Tensor]:
-            out = module(x.tanh())
-            return out.quantized, out.loss
-
-        found = []
-        for x in batches(5):
-            x.requires_grad_()
-            results = region(x) if mode is None else checkpoint(region, x, use_reentrant=mode)
-            (results[0].square().sum() + results[1]).backward()
-            found.append(x.grad)
-        states.append(snapshot(module))
-        gradients.append(found)
-    assert_same_state(module, states[0])
-    for first, second in zip(*gradients, strict=True):
-        assert torch.equal(first, second)
+    assert_checkpointed_as_plain(lambda: _residual(update=update, shared=shared), reentrant)
 
 
 @pytest.mark.filterwarnings("ignore")

@@ -16,6 +16,7 @@ from modules import (
     UPDATES,
     D,
     K,
+    assert_checkpointed_as_plain,
     assert_same_state,
     batches,
     make_optimizer,
@@ -25,7 +26,6 @@ from modules import (
 )
 from torch import Tensor, nn
 from torch._dynamo.testing import CompileCounterWithBackend
-from torch.utils.checkpoint import checkpoint
 
 import vqkernels as vq
 
@@ -185,25 +185,9 @@ def test_any_layout_and_dtype_goes_through(layout: str, dtype: torch.dtype) -> N
 def test_a_checkpointed_region_computes_the_same(
     update: Update, reentrant: bool, shared: bool
 ) -> None:
-    states, gradients = [], []
-    for mode in (None, reentrant):
-        module = _residual(update=update, shared=shared, estimator="rotation")
-
-        def region(x: Tensor, module: nn.Module = module) -> tuple[Tensor, Tensor]:
-            out = module(x.tanh())
-            return out.quantized, out.loss
-
-        found = []
-        for x in batches(5):
-            x.requires_grad_()
-            results = region(x) if mode is None else checkpoint(region, x, use_reentrant=mode)
-            (results[0].square().sum() + results[1]).backward()
-            found.append(x.grad)
-        states.append(snapshot(module))
-        gradients.append(found)
-    assert_same_state(module, states[0])
-    for first, second in zip(*gradients, strict=True):
-        assert torch.equal(first, second)
+    assert_checkpointed_as_plain(
+        lambda: _residual(update=update, shared=shared, estimator="rotation"), reentrant
+    )
 
 
 @both

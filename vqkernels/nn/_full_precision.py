@@ -5,10 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import torch
 from torch import Tensor, nn
-
-_KEPT = (torch.float32, torch.int64)
 
 
 class FullPrecision(nn.Module):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from vqkernels._layout import take_rows
+from vqkernels._layout import flagged_first, take_rows
 from vqkernels._numerics import wide
 from vqkernels.ops._library import define
 from vqkernels.ops.dispatch import implementation
@@ -70,10 +70,8 @@ def _taking_part(rows: Tensor, found: Tensor, kept: Tensor) -> tuple[Tensor, Ten
     levels, count = rows.shape[:2]
     level = torch.arange(levels, device=rows.device)[:, None]
     slot = torch.arange(count, device=rows.device)
-    taking = (kept > level) & (slot < found)
-    order = (~taking).to(torch.int8).argsort(dim=1, stable=True)
-    reached = taking.sum(dim=1)
-    return rows[level, order.gather(1, slot % reached[:, None].clamp(min=1))], reached
+    order, reached = flagged_first((kept > level) & (slot < found))
+    return rows[level, order], reached
 
 
 def _fake(
