@@ -2,7 +2,8 @@
 
 Cases with one ``group`` are measured interleaved with one another, because they are compared with
 one another; the others are groups of their own. ``short`` ones run in ``make bench``. Cases whose
-``device`` is cuda have the data of ``device_data.py`` and run in ``make bench-gpu``.
+``device`` is cuda have the data of ``device_data.py`` and run in ``make bench-gpu``. Cases with a
+``module`` are about that class of another library.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ class SpeedCase(NamedTuple):
     levels: int = 1
     device: str = "cpu"
     dtype: torch.dtype = torch.float32
+    module: str = ""
 
     @property
     def name(self) -> str:
@@ -36,12 +38,19 @@ class SpeedCase(NamedTuple):
         sizes = f"{self.n}, {codes}, {self.d}"
         if self.dtype is not torch.float32:
             sizes += f", {str(self.dtype).removeprefix('torch.')}"
-        return sizes if self.data == "Gaussian" else f"{sizes}, {self.data}"
+        if self.data != "Gaussian":
+            sizes += f", {self.data}"
+        return f"{self.module}: {sizes}" if self.module else sizes
 
     @property
     def together(self) -> str:
         """Cases of which this is the same are measured interleaved."""
         return self.group or self.name
+
+    @property
+    def arguments(self) -> dict[str, str]:
+        """What a contender is told beside x and the codebook."""
+        return {"module": self.module} if self.module else {}
 
     @property
     def operations(self) -> int:
@@ -96,6 +105,12 @@ TRAINING = (
     SpeedCase(16384, 1024, 128, levels=8),
 )
 
+# One class of each library at one size; codes are k-means codes, as those of a trained model.
+CONVERTED = tuple(
+    SpeedCase(16384, 8192, 64, "photo patches", short=short, module=module)
+    for module, short in {"diffusers VectorQuantizer": True}.items()
+)
+
 RESIDUAL = (SpeedCase(16384, 1024, 128, levels=8, short=True),)
 
 
@@ -122,4 +137,7 @@ GPU_TRAINING = (
     _gpu(65536, 1024, 64, _GAUSSIAN),
     _gpu(65536, 1024, 64, _PHOTO),
     _gpu(65536, 8192, 64, _GAUSSIAN),
+)
+GPU_CONVERTED = tuple(
+    _gpu(65536, case.k, case.d, _PHOTO)._replace(module=case.module) for case in CONVERTED
 )

@@ -7,14 +7,15 @@ import pytest
 import torch
 from speed_cases import SpeedCase
 
-from benchmarks import peers, truth
-from benchmarks.peers import OURS, Provider
+from benchmarks import bench_converted_step, peers, truth
+from benchmarks.peers import OURS, Provider, originals
 
 _CASES = [
     ("nearest_code", SpeedCase(300, 40, 6)),
     ("residual_quantize", SpeedCase(300, 40, 6, levels=3)),
     ("training_step", SpeedCase(300, 40, 6)),
     ("training_step", SpeedCase(300, 40, 6, levels=3)),
+    *(("converted_step", SpeedCase(300, 40, 6, module=o.name)) for o in originals.ORIGINALS),
 ]
 _CPU = torch.device("cpu")
 _SLOW_TO_START = ("torch.compile",)  # a compiler run; its block is that of "torch chunked"
@@ -27,6 +28,7 @@ _SLOW_TO_START = ("torch.compile",)  # a compiler run; its block is that of "tor
         for table, case in _CASES
         for provider in peers.TABLES[table]
         if provider.name not in _SLOW_TO_START
+        if not case.module or bench_converted_step.takes_part(case, provider)
     ],
 )
 def test_indices_are_the_nearest_codes(table: str, case: SpeedCase, provider: Provider) -> None:
@@ -35,10 +37,11 @@ def test_indices_are_the_nearest_codes(table: str, case: SpeedCase, provider: Pr
         pytest.skip(reason)
     x, codebook = case.make()
     try:
-        call = provider.build(x, codebook.clone(), **provider.settings(x, codebook))
+        settings = provider.settings(x, codebook)
+        call = provider.build(x, codebook.clone(), **case.arguments, **settings)
     except peers.UnavailableError as error:
         pytest.skip(str(error))
-    assert truth.judge(x, codebook)(call()).rows == 0
+    assert truth.judge(x, codebook)(provider.indices(call())).rows == 0
 
 
 @pytest.mark.parametrize("table", peers.TABLES)
