@@ -5,6 +5,7 @@ from __future__ import annotations
 from operator import attrgetter
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from vqkernels import _checks, functional
@@ -45,12 +46,14 @@ class Quantize(Peer, PeerCodebook):
     eps = property(attrgetter("update.epsilon"))
 
     def __init__(self, dim: int, n_embed: int, decay: float = 0.99, eps: float = 1e-5) -> None:
+        _checks.integer_at_least("dim", dim, 1)
+        _checks.integer_at_least("n_embed", n_embed, 1)
         super().__init__(
             n_embed,
             dim,
             commitment_weight=1.0,
             update=EMA(decay=decay, epsilon=eps),
-            init="normal",
+            init=torch.randn(dim, n_embed, dtype=torch.float32).T.contiguous(),
             revive=None,
             channel_dim=-1,
         )
