@@ -72,6 +72,9 @@ def _carry(source: nn.Module, target: nn.Module) -> None:
     for hooks in _HOOKS:
         target.__dict__[hooks] = source.__dict__[hooks]
     target.training = source.training
+    peer = target if isinstance(target, Peer) else source
+    for name in peer.settings if isinstance(peer, Peer) else ():
+        setattr(target, name, getattr(source, name))
 
 
 def _has_peers(module: nn.Module) -> bool:
