@@ -242,13 +242,47 @@ def test_a_step_compiles_in_one_graph() -> None:
             assert torch.equal(one, other)
 
 
-def test_half_precision_keeps_the_state_in_float32() -> None:
-    here, _ = pair("ResidualVectorQuantization")
-    here.half()
-    quantized, _, losses = here(batch("ResidualVectorQuantization").half())
-    assert quantized.dtype == torch.float16
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("width", [D, 4])
+@pytest.mark.parametrize("first", ["half", "convert"])
+def test_half_precision_keeps_the_state_in_float32(first: str, width: int, training: bool) -> None:
+    _, there = pair("ResidualVectorQuantization", codebook_dim=width)
+    model = nn.Sequential(there)
+    for step in (model.half, lambda: vq.convert(model))[:: 1 if first == "half" else -1]:
+        step()
+    here: Any = model.train(training)[0]
+    quantized, indices, losses = here(batch("ResidualVectorQuantization").half())
+    assert quantized.dtype == here.decode(indices).dtype == torch.float16
     assert losses.dtype == torch.float32
-    assert all(value.dtype == torch.float32 for value in here.state_dict().values())
+    state = here.state_dict().items()
+    assert all(value.dtype == torch.float32 for name, value in state if "_codebook" in name)
+
+
+def test_autocast_changes_neither_codes_nor_state() -> None:
+    here, _ = pair("ResidualVectorQuantization")
+    twin = copy.deepcopy(here)
+    x = batch("ResidualVectorQuantization")
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        _, indices, losses = here(x)
+    _, expected, expected_losses = twin(x)
+    assert torch.equal(indices, expected)
+    assert torch.equal(losses, expected_losses)
+    for name, value in twin.state_dict().items():
+        assert torch.equal(here.state_dict()[name], value)
+
+
+def test_a_row_that_is_not_finite_shows_and_counts_nowhere() -> None:
+    here, _ = pair("VectorQuantization")
+    twin = copy.deepcopy(here)
+    x = batch("VectorQuantization")
+    x[1, 2, -1] = torch.inf
+    quantized, indices, loss = here(x)
+    assert indices[1, -1] == 0
+    assert quantized[1, :, -1].isnan().all()
+    assert loss.isnan()
+    _, counts = twin.encode(x).unique(return_counts=True)
+    assert counts.sum() == 2 * N
+    assert here._codebook.cluster_size.sum() == pytest.approx(0.99 * 3 * K + 0.01 * (2 * N - 1))
 
 
 def test_bad_input_is_refused_before_anything_moves() -> None:

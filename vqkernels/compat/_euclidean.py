@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -67,6 +67,7 @@ class EuclideanCodebookBase(Peer, PeerCodebook):
             channel_dim=-1,
         )
         self.cluster_size.zero_()  # type: ignore[union-attr]
+        self._decoded = self.codebook.dtype  # of codes: the state itself stays float32
         self.codebook_size = codebook_size
         self.decay = decay
         self.epsilon = epsilon
@@ -96,9 +97,13 @@ class EuclideanCodebookBase(Peer, PeerCodebook):
 
     def step(self, x: Tensor) -> VQOutput:
         """``forward`` with the gradient and the mean squared error: its ``loss``."""
-        if not self.training:
+        if not self.training and not self._init_done:
             self.init_codebook(x)
         return PeerCodebook.forward(self, x)
+
+    def decode(self, indices: Tensor) -> Tensor:
+        """Codes of indices (*positions): (*positions, D), in the dtype given to the model."""
+        return super().decode(indices).to(self._decoded)
 
     def quantize(self, x: Tensor) -> Tensor:
         """Indices (N,) of the rows of x, (N, D)."""
@@ -118,6 +123,11 @@ class EuclideanCodebookBase(Peer, PeerCodebook):
             assert self.embed_sum is not None
             just_now = self.initialised > before
             self.embed_sum.copy_(torch.where(just_now, self.codebook, self.embed_sum))
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> PeerCodebook:
+        super()._apply(fn, recurse)
+        self._decoded = fn(self.codebook.new_empty(0, dtype=self._decoded)).dtype
+        return self
 
     def _to_theirs(self, name: str, tensor: Tensor) -> Tensor:
         return tensor.float().reshape(1) if name == "initialised" else tensor
