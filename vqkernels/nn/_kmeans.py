@@ -30,6 +30,7 @@ def initialise_(
     channel_dim: int,
     backend: str | None,
     group: Group | None,
+    iterations: int = _ITERATIONS,
 ) -> None:
     """Lloyd's iterations on at most 256*K rows of x; then ``initialised`` is 1.
 
@@ -57,7 +58,7 @@ def initialise_(
         return counts, sums
 
     state = (codebook, cluster_size, embed_sum, initialised)
-    lloyd_(*state, owner, frozen, seeds, found, metric, assign)
+    lloyd_(*state, owner, frozen, seeds, found, metric, assign, iterations)
 
 
 def sampled(
@@ -87,10 +88,11 @@ def lloyd_(
     found: Tensor,
     metric: str,
     assign: Callable[[], tuple[Tensor, Tensor]],
+    iterations: int = _ITERATIONS,
 ) -> None:
     """The iterations, from the first ``found`` seeds; ``assign`` gives the counts and sums."""
     ops.kmeans_start_(codebook, initialised, seeds, found, frozen)
-    for _ in range(_ITERATIONS):
+    for _ in range(iterations):
         counts, sums = assign()
         state = (codebook, cluster_size, embed_sum, initialised)
         ops.kmeans_step_(*state, counts, sums, found, frozen, metric)
