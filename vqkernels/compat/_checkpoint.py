@@ -33,11 +33,11 @@ class CheckpointError(RuntimeError):
 
 
 def check_checkpoint(model: nn.Module, state_dict: Mapping[str, Any]) -> None:
-    """Whether the quantizers of ``vqkernels.compat`` in a model can take a state_dict.
+    """Whether the quantizers of ``vqkernels.compat`` in a model can take a state_dict, strictly.
 
-    ``load_state_dict`` checks the same module by module, in time to leave the quantizer as it was
-    and too late for the modules before it; called first, this leaves all of them as they were, and
-    it sees keys outside of a quantizer, as those of a wrapper are.
+    Called before ``load_state_dict`` it leaves the whole model as it was. That raises the same for
+    tensors of another shape, but only when the modules before them have been loaded, and names
+    missing keys without a code, unless the quantizer itself is what is loaded.
 
     Args:
         model: any module.
@@ -50,24 +50,27 @@ def check_checkpoint(model: nn.Module, state_dict: Mapping[str, Any]) -> None:
 
     for name, module in model.named_modules():
         if isinstance(module, Peer):
-            refuse_misfits(module, state_dict, f"{name}." if name else "", strict=True)
+            prefix = f"{name}." if name else ""
+            refuse_missing(module, state_dict, prefix)
+            refuse_misfits(module, state_dict, prefix)
 
 
-def refuse_misfits(module: Peer, state_dict: Mapping[str, Any], prefix: str, strict: bool) -> None:
-    """Raises CheckpointError for the first misfit of a module whose keys start with ``prefix``."""
-    expected = {prefix + name: tensor for name, tensor in module.state_dict().items()}
-    missing = [key for key in expected if key not in state_dict]
-    if strict and missing:
-        raise _missing(missing, len(expected), state_dict, prefix)
-    for key, tensor in expected.items():
-        loaded = state_dict.get(key)
+def refuse_missing(module: Peer, state_dict: Mapping[str, Any], prefix: str) -> None:
+    """Raises CheckpointError if the state under ``prefix`` is not complete."""
+    missing = [prefix + name for name in module.state_dict() if prefix + name not in state_dict]
+    if missing:
+        raise _missing(missing, state_dict, prefix)
+
+
+def refuse_misfits(module: Peer, state_dict: Mapping[str, Any], prefix: str) -> None:
+    """Raises CheckpointError for the first tensor of another shape."""
+    for name, tensor in module.state_dict().items():
+        loaded = state_dict.get(prefix + name)
         if isinstance(loaded, Tensor) and loaded.shape != tensor.shape:
-            raise _misfit(module, key, tensor, loaded)
+            raise _misfit(module, prefix + name, tensor, loaded)
 
 
-def _missing(
-    missing: list[str], count: int, state_dict: Mapping[str, Any], prefix: str
-) -> CheckpointError:
+def _missing(missing: list[str], state_dict: Mapping[str, Any], prefix: str) -> CheckpointError:
     key = missing[0]
     for wrapped in (_WRAPPER + key, f"{prefix}{_WRAPPER}{key.removeprefix(prefix)}"):
         if wrapped in state_dict:
@@ -77,12 +80,8 @@ def _missing(
                 f"state_dict must have the key {key}, got {wrapped}: a DataParallel or DDP "
                 f"wrapper wrote it; take {_WRAPPER!r} out of the keys, or load into the wrapper",
             )
-    hint = ""
-    if len(missing) == count and not any(name.startswith(prefix) for name in state_dict):
-        hint = f"; it has no key that starts with {prefix!r}" if prefix else ""
-    return CheckpointError(
-        "missing_keys", key, f"state_dict must have the keys {', '.join(missing)}, got none{hint}"
-    )
+    message = f"state_dict must have the keys {', '.join(missing)}, got none of them"
+    return CheckpointError("missing_keys", key, message)
 
 
 def _misfit(module: Peer, key: str, tensor: Tensor, loaded: Tensor) -> CheckpointError:

@@ -64,20 +64,17 @@ class PeerCodebook(VectorQuantizer):
         unexpected_keys: list[str],
         error_msgs: list[str],
     ) -> None:
-        given = {
-            key: value for key, value in state_dict.items() if not key.startswith(prefix)
-        } | self._first_values(prefix)
+        given = self._first_values(prefix)
         for ours, theirs in self.their_names.items():
             value = state_dict.get(prefix + theirs)
             if value is None:
                 given[prefix + ours] = getattr(self, ours)
-                missing_keys.extend([prefix + theirs] if strict else [])
+                missing_keys.append(prefix + theirs)
             else:
                 given[prefix + ours] = self._to_ours(ours, value)
-        if strict:
-            known = {prefix + theirs for theirs in self.their_names.values()}
-            own = [key for key in state_dict if key.startswith(prefix)]
-            unexpected_keys.extend(key for key in own if key not in known)
+        known = {prefix + theirs for theirs in self.their_names.values()}
+        own = [key for key in state_dict if key.startswith(prefix)]
+        unexpected_keys.extend(key for key in own if key not in known)
         super()._load_from_state_dict(
             given, prefix, local_metadata, False, missing_keys, unexpected_keys, error_msgs
         )

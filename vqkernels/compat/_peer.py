@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, NoReturn
 
@@ -91,16 +92,17 @@ class Peer(nn.Module):
         """A small input of ``forward``, the nearest codes of whose vectors are beyond doubt."""
         raise NotImplementedError
 
-    def _load_from_state_dict(
-        self,
-        state_dict: dict[str, Any],
-        prefix: str,
-        local_metadata: dict[str, Any],
-        strict: bool,
-        *rest: Any,
-    ) -> None:
-        _checkpoint.refuse_misfits(self, state_dict, prefix, strict)
-        super()._load_from_state_dict(state_dict, prefix, local_metadata, strict, *rest)
+    def load_state_dict(
+        self, state_dict: Mapping[str, Any], strict: bool = True, assign: bool = False
+    ) -> Any:
+        if strict:
+            _checkpoint.refuse_missing(self, state_dict, "")
+        return super().load_state_dict(state_dict, strict, assign)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *rest: Any) -> None:
+        # Not what is missing: torch does not say here whether it may be.
+        _checkpoint.refuse_misfits(self, state_dict, prefix)
+        super()._load_from_state_dict(state_dict, prefix, *rest)
 
 
 def unserved(owner: nn.Module, **options: tuple[Any, Any]) -> None:
