@@ -66,11 +66,9 @@ def test_kmeans_iterations_are_as_many_as_told() -> None:
 
 
 def test_every_head_and_level_is_initialised_by_what_it_sees() -> None:
-    options: dict[str, Any] = {"codebook_size": K, "kmeans_init": True}
+    options: dict[str, Any] = {"dim": D, "codebook_size": K, "kmeans_init": True}
     x = torch.randn(1, 500, D)
-    heads = VectorQuantize(
-        dim=D, heads=2, codebook_dim=4, separate_codebook_per_head=True, **options
-    )
+    heads = VectorQuantize(heads=2, codebook_dim=4, separate_codebook_per_head=True, **options)
     heads(x)
     first, second = heads.codebook
     assert first.any(dim=1).all()
