@@ -19,6 +19,7 @@ _LIBRARIES = (
     "rosinality",
     "taming",
     "transformers",
+    "vector_quantize_pytorch",
     "zalando",
 )
 _NAMED_LIKE_ONE = re.compile(r"quantiz|codebook|vq|fsq|lfq|bsq", re.IGNORECASE)
