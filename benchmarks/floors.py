@@ -46,6 +46,13 @@ _MATRICES, _CDIST = 10.0, 5.0
 TIMES_OURS["converted_step"] = {
     f"{module}: 16384, 8192, 64, photo patches": {module: floor}
     for module, floor in {
+        "vector-quantize-pytorch VectorQuantize": _MATRICES,
+        "taming VectorQuantizer2, rewritten": _MATRICES,
+        "zalando VectorQuantizerEMA, rewritten": _MATRICES,
+        "rosinality Quantize, rewritten": _MATRICES,
+        "encodec ResidualVectorQuantizer": _MATRICES,
+        "transformers EncodecResidualVectorQuantizer": _MATRICES,
+        "transformers MimiSplitResidualVectorQuantizer": _CDIST,
         "diffusers VectorQuantizer": _CDIST,
     }.items()
 }

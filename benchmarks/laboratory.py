@@ -80,7 +80,7 @@ class Laboratory:
     def _measure(self, group: list[Contender]) -> None:
         inputs = {case: case.make(self._device) for case in dict.fromkeys(c.case for c in group)}
         rows = _JUDGED_ON_CUDA if self._device.type == "cuda" else None
-        judges = {case: truth.judge(*pair, rows) for case, pair in inputs.items()}
+        judges = {case: truth.judge(*pair, rows, case.metric) for case, pair in inputs.items()}
         calls = {}
         for contender in group:
             outcome = self._outcomes[contender] = Outcome()

@@ -31,6 +31,7 @@ class SpeedCase(NamedTuple):
     device: str = "cpu"
     dtype: torch.dtype = torch.float32
     module: str = ""
+    metric: str = "l2"
 
     @property
     def name(self) -> str:
@@ -105,10 +106,28 @@ TRAINING = (
     SpeedCase(16384, 1024, 128, levels=8),
 )
 
-# One class of each library at one size; codes are k-means codes, as those of a trained model.
-CONVERTED = tuple(
-    SpeedCase(16384, 8192, 64, "photo patches", short=short, module=module)
-    for module, short in {"diffusers VectorQuantizer": True}.items()
+# One class of each library at one size, then at those of its own models. Codes are k-means codes,
+# as those of a trained model.
+_ENCODEC = "encodec ResidualVectorQuantizer"
+_DAC = "descript-audio-codec ResidualVectorQuantize"
+_DIFFUSERS = "diffusers VectorQuantizer"
+CONVERTED = (
+    *(
+        SpeedCase(16384, 8192, 64, "photo patches", short=module == _DIFFUSERS, module=module)
+        for module in (
+            "vector-quantize-pytorch VectorQuantize",
+            "taming VectorQuantizer2, rewritten",
+            "zalando VectorQuantizerEMA, rewritten",
+            "rosinality Quantize, rewritten",
+            _ENCODEC,
+            "transformers EncodecResidualVectorQuantizer",
+            "transformers MimiSplitResidualVectorQuantizer",
+            _DIFFUSERS,
+        )
+    ),
+    SpeedCase(16384, 8192, 64, "photo patches", module=_DAC, metric="cosine"),
+    SpeedCase(16384, 1024, 8, "photo patches", module=_DAC, metric="cosine"),
+    SpeedCase(16384, 1024, 128, levels=8, module=_ENCODEC),
 )
 
 RESIDUAL = (SpeedCase(16384, 1024, 128, levels=8, short=True),)
@@ -139,5 +158,7 @@ GPU_TRAINING = (
     _gpu(65536, 8192, 64, _GAUSSIAN),
 )
 GPU_CONVERTED = tuple(
-    _gpu(65536, case.k, case.d, _PHOTO)._replace(module=case.module) for case in CONVERTED
+    _gpu(65536, case.k, case.d, _PHOTO)._replace(module=case.module, metric=case.metric)
+    for case in CONVERTED
+    if case.levels == 1
 )

@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 Outputs = tuple[Tensor, Tensor, Tensor]
@@ -24,7 +25,7 @@ class Original:
 
     Attributes:
         name: library and class, as tables call it.
-        make: a module with a codebook (K, D).
+        make: a module with a codebook (K, D), or where it has levels with (L, K, D).
         layout: rows (N, D) as the module takes them.
         call: (module, x) to (quantized, indices, loss); the indices are in the order of the rows,
             or a matrix with a one per row.
@@ -127,32 +128,55 @@ def _rosinality_call(module: Any, z: Tensor) -> Outputs:
 def _encodec(codebook: Tensor) -> nn.Module:
     from benchmarks.peers.encodec_quantization import ResidualVectorQuantizer
 
-    k, d = codebook.shape
-    module = ResidualVectorQuantizer(dimension=d, n_q=1, bins=k)
-    level = module.vq.layers[0]._codebook
-    _set_average(level, codebook)
-    level.inited.fill_(1)
+    levels = codebook if codebook.ndim == 3 else codebook[None]
+    n_q, k, d = levels.shape
+    module = ResidualVectorQuantizer(dimension=d, n_q=n_q, bins=k)
+    for layer, codes in zip(module.vq.layers, levels, strict=True):
+        _set_average(layer._codebook, codes)
+        layer._codebook.inited.fill_(1)
     return module
 
 
 def _encodec_call(module: Any, z: Tensor) -> Outputs:
     out = module(z, sample_rate=75)
-    return out.quantized, out.codes, out.penalty
+    return out.quantized, out.codes.flatten(1).T, out.penalty
 
 
-def _config(codebook: Tensor) -> dict[str, int]:
+def _dac(codebook: Tensor) -> nn.Module:
+    """Its projections change nothing: what is searched are the rows."""
+    from benchmarks.peers.dac_quantization import ResidualVectorQuantize
+
+    k, d = codebook.shape
+    module = ResidualVectorQuantize(input_dim=d, n_codebooks=1, codebook_size=k, codebook_dim=d)
+    level = module.quantizers[0]
+    level.codebook.weight.data.copy_(codebook)
+    for projection in (level.in_proj, level.out_proj):
+        projection.weight_g.data.fill_(1)
+        projection.weight_v.data.copy_(torch.eye(d)[:, :, None])
+        projection.bias.data.zero_()
+    return module
+
+
+def _dac_call(module: Any, z: Tensor) -> Outputs:
+    quantized, codes, _, commitment, codebook = module(z)
+    return quantized, codes, commitment + codebook
+
+
+def _config(codebook: Tensor) -> dict[str, Any]:
     k, d = codebook.shape
     return {"codebook_size": k, "codebook_dim": d, "hidden_size": d}
 
 
 def _transformers_encodec(codebook: Tensor) -> nn.Module:
-    from transformers.models.encodec import modeling_encodec as library
+    from transformers import EncodecConfig
+    from transformers.models.encodec.modeling_encodec import EncodecResidualVectorQuantizer
 
-    config = library.EncodecConfig(**_config(codebook))
+    config = EncodecConfig(**_config(codebook))
     of_a_level = config.frame_rate * config.codebook_nbits / 1000
     config.target_bandwidths = [1.5 * of_a_level]
-    module = library.EncodecResidualVectorQuantizer(config)
-    module.layers[0].codebook.embed.copy_(codebook)
+    module = EncodecResidualVectorQuantizer(config)
+    level: Any = module.layers[0]
+    level.codebook.embed.copy_(codebook)
     return module
 
 
@@ -162,12 +186,13 @@ def _transformers_encodec_call(module: Any, z: Tensor) -> Outputs:
 
 
 def _mimi(codebook: Tensor) -> nn.Module:
-    from transformers.models.mimi import modeling_mimi as library
+    from transformers import MimiConfig
+    from transformers.models.mimi.modeling_mimi import MimiSplitResidualVectorQuantizer
 
     sizes = _config(codebook) | {"num_quantizers": 2, "num_semantic_quantizers": 1}
-    width = {"vector_quantization_hidden_dimension": codebook.shape[1]}
-    module = library.MimiSplitResidualVectorQuantizer(library.MimiConfig(**sizes, **width))
-    level = module.semantic_residual_vector_quantizer.layers[0]
+    sizes["vector_quantization_hidden_dimension"] = codebook.shape[1]
+    module = MimiSplitResidualVectorQuantizer(MimiConfig(**sizes))
+    level: Any = module.semantic_residual_vector_quantizer.layers[0]
     level.codebook.embed_sum.copy_(codebook)
     return module
 
@@ -240,13 +265,22 @@ ORIGINALS = (
         bytes_per_pair=12,
     ),
     Original(
+        "descript-audio-codec ResidualVectorQuantize",
+        _dac,
+        _frames,
+        _dac_call,
+        package="descript-audio-codec",
+        module="benchmarks.peers.dac_quantization",
+        bytes_per_pair=8,
+    ),
+    Original(
         "transformers EncodecResidualVectorQuantizer",
         _transformers_encodec,
         _frames,
         _transformers_encodec_call,
         package="transformers",
         module="transformers.models.encodec.modeling_encodec",
-        bytes_per_pair=12,
+        bytes_per_pair=8,
         trains=False,
     ),
     Original(
