@@ -63,16 +63,15 @@ def level_tables(
 ) -> LevelTables:
     """The constants, made once: what they are made of never changes."""
     channels = [_channel(count, symmetric, bound) for count in levels]
-    limits = torch.tensor(
-        [limit for count, (shift, _, _) in zip(levels, channels, strict=True)
-         for limit in _limits(count, shift, symmetric, bound)],
-        dtype=torch.float64,
-    )  # fmt: skip
+    shift, gain, bias = torch.tensor(channels, dtype=torch.float64).unbind(1)
+    found: list[float] = []
+    for count, offset in zip(levels, shift.tolist(), strict=True):
+        found += _limits(count, offset, symmetric, bound)
+    limits = torch.tensor(found, dtype=torch.float64)
     rounded = limits.float()
     up = torch.nextafter(rounded, torch.full_like(rounded, math.inf))
     rounded = torch.where(rounded.double() < limits, up, rounded)
     counts = torch.tensor(levels, dtype=torch.int64)
-    shift, gain, bias = torch.tensor(channels, dtype=torch.float64).unbind(1)
     tensors = (
         counts,
         torch.tensor(basis_of(levels), dtype=torch.int64),
