@@ -6,6 +6,6 @@ const Kernels kernels = {nearest_code,    nearest_codes,     prepared_bytes, pre
                          lookup,          code_sums,         vq_forward,     vq_backward,
                          normalize_codes, observe,           advance,        fma_peak,
                          residual,        residual_backward, soft_assign,    soft_assign_backward,
-                         sample_codes};
+                         sample_codes,    fsq,               fsq_backward};
 
 }  // namespace vqk::VQK_LEVEL

@@ -1,0 +1,165 @@
+#include "vqk/fsq.h"
+
+#include "channel_runs.h"
+#include "kernels.h"
+#include "memory.h"
+#include "parallel.h"
+#include "scalar_bound.h"
+
+namespace vqk::VQK_LEVEL {
+namespace {
+
+constexpr int64_t block_rows = 512;
+constexpr int64_t counting_memory = 1 << 20;  // entries of all workers' counts together
+
+// One worker's block, channel by channel. Values past `count` belong to nobody.
+struct Block {
+  alignas(64) float x[block_rows];
+  alignas(64) float bounded[block_rows];
+  alignas(64) float code[block_rows];
+  alignas(64) float error[block_rows];  // sum over the channels so far
+  alignas(64) int64_t index[block_rows];
+  alignas(64) int32_t digit[block_rows];
+  alignas(64) int32_t left[block_rows];  // not zero in rows that are not finite
+};
+
+void bound_values(const ScalarLevels& scalars, int64_t i, Block& b) {
+  const Vec shift = splat(scalars.shift[i]), gain = splat(scalars.gain[i]);
+  const Vec bias = splat(scalars.bias[i]);
+  const bool clamp = scalars.bound == Bound::clamp;
+  for (int64_t r = 0; r < block_rows; r += lanes) {
+    const Vec y = load(b.x + r) + shift;
+    store(b.bounded + r, multiply_add(gain, clamp ? clamped(y) : tanh_of(y), bias));
+  }
+}
+
+// The level nearest to bounded(x) as float32 has it is off by one at most, near a limit; the limits
+// decide.
+void choose_levels(const ScalarLevels& scalars, int64_t i, Block& b) {
+  const float* limits = scalars.limits + scalars.start[i];
+  const float stride = float(scalars.stride), half = scalars.half[i];
+  const float scale = half / stride, middle = scale + 0.5f;
+  const float highest = float(scalars.levels[i] - 1);
+  for (int64_t r = 0; r < block_rows; ++r) {
+    float place = b.bounded[r] * scale + middle;
+    place = place > 0.0f ? place : 0.0f;  // NaN too
+    place = place < highest ? place : highest;
+    const int32_t near = int32_t(place);
+    const int32_t up = b.x[r] >= limits[near + 1], down = b.x[r] < limits[near];
+    b.digit[r] = near + up - down;
+  }
+  for (int64_t r = 0; r < block_rows; ++r) {
+    const float code = (stride * float(b.digit[r]) - half) / half;
+    const float difference = b.bounded[r] - code;
+    b.code[r] = code;
+    b.error[r] += difference * difference;
+  }
+}
+
+// Digits below 2^32 times a basis below 2^32 is one instruction; what is larger is not.
+void add_digits(const ScalarLevels& scalars, int64_t i, Block& b) {
+  const int64_t basis = scalars.basis[i];
+  if (basis >> 32 == 0)
+    for (int64_t r = 0; r < block_rows; ++r)
+      b.index[r] += int64_t(uint64_t(uint32_t(b.digit[r])) * uint32_t(basis));
+  else
+    for (int64_t r = 0; r < block_rows; ++r) b.index[r] += int64_t(b.digit[r]) * basis;
+  for (int64_t r = 0; r < block_rows; ++r) b.left[r] |= b.x[r] - b.x[r] != 0.0f;
+}
+
+// What one block adds to the mean.
+struct BlockError {
+  double sum;
+  int64_t valid;
+  int64_t left;  // valid rows that are not finite
+};
+
+BlockError write_indices(const Fsq& args, int64_t first, int64_t count, Block& b) {
+  const uint8_t* mask = args.mask == nullptr ? nullptr : args.mask + first;
+  BlockError error{0.0, 0, 0};
+  bool patch = false;
+  for (int64_t r = 0; r < count; ++r) {
+    const bool valid = mask == nullptr || mask[r] != 0;
+    const bool plain = valid && b.left[r] == 0;
+    args.indices[first + r] = plain ? b.index[r] : valid ? 0 : -1;
+    error.sum += plain ? double(b.error[r]) : valid ? double(__builtin_nanf("")) : 0.0;
+    error.valid += valid;
+    error.left += valid && !plain;
+    patch |= !plain;
+  }
+  if (!patch) return error;
+  for (int64_t i = 0; i < args.x.dim; ++i) {
+    load_channel(args.x, first, count, i, b.x);
+    load_channel(args.quantized, first, count, i, b.code);
+    for (int64_t r = 0; r < count; ++r) {
+      const bool valid = mask == nullptr || mask[r] != 0;
+      if (!valid) b.code[r] = b.x[r];
+      if (valid && b.left[r] != 0) b.code[r] = __builtin_nanf("");
+    }
+    store_channel(b.code, first, count, i, args.quantized);
+  }
+  return error;
+}
+
+BlockError process_block(const Fsq& args, int64_t first, int64_t count, Block& b) {
+  for (int64_t r = 0; r < block_rows; ++r) {
+    b.x[r] = 0.0f;
+    b.error[r] = 0.0f;
+    b.index[r] = 0;
+    b.left[r] = 0;
+  }
+  for (int64_t i = 0; i < args.x.dim; ++i) {
+    load_channel(args.x, first, count, i, b.x);
+    bound_values(args.scalars, i, b);
+    choose_levels(args.scalars, i, b);
+    add_digits(args.scalars, i, b);
+    store_channel(b.code, first, count, i, args.quantized);
+  }
+  return write_indices(args, first, count, b);
+}
+
+void count_codes(const Fsq& args) {
+  const int64_t num_codes = args.num_codes, num_rows = args.x.count;
+  const int64_t most = counting_memory / num_codes;
+  const int64_t parts = args.threads < most ? args.threads : most < 1 ? 1 : most;
+  const Buffer<int64_t> counts(parts * num_codes);
+  const int64_t share = (num_rows + parts - 1) / parts;
+  parallel_for(parts, args.threads, [&](int64_t part, int) {
+    int64_t* own = counts.data() + part * num_codes;
+    for (int64_t k = 0; k < num_codes; ++k) own[k] = 0;
+    const int64_t end = (part + 1) * share < num_rows ? (part + 1) * share : num_rows;
+    for (int64_t n = part * share; n < end; ++n)
+      if (args.indices[n] >= 0) ++own[args.indices[n]];
+  });
+  for (int64_t k = 0; k < num_codes; ++k) {
+    args.counts[k] = 0;
+    for (int64_t part = 0; part < parts; ++part)
+      args.counts[k] += counts[part * num_codes + k];
+  }
+}
+
+}  // namespace
+
+void fsq(const Fsq& args) {
+  const int64_t num_rows = args.x.count, blocks = (num_rows + block_rows - 1) / block_rows;
+  const Buffer<BlockError> errors(blocks);
+  const Buffer<Block> memory(args.threads);
+  parallel_for(blocks, args.threads, [&](int64_t b, int worker) {
+    const int64_t first = b * block_rows;
+    const int64_t count = num_rows - first < block_rows ? num_rows - first : block_rows;
+    errors[b] = process_block(args, first, count, memory[worker]);
+  });
+  BlockError total{0.0, 0, 0};
+  for (int64_t b = 0; b < blocks; ++b) {
+    total.sum += errors[b].sum;
+    total.valid += errors[b].valid;
+    total.left += errors[b].left;
+  }
+  *args.mse =
+      total.valid == 0 ? 0.0f : float(total.sum / (double(total.valid) * double(args.x.dim)));
+  if (args.counts == nullptr) return;
+  count_codes(args);
+  args.counts[0] -= total.left;  // their index is 0
+}
+
+}  // namespace vqk::VQK_LEVEL
