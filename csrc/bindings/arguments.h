@@ -91,7 +91,7 @@ void define_residual(py::module_& m);
 // soft_assign, soft_assign_backward and sample_codes.
 void define_soft(py::module_& m);
 
-// fsq and fsq_backward.
+// fsq, fsq_backward and fsq_lookup.
 void define_fsq(py::module_& m);
 
 // The submodule `cuda`; in builds with CUDA only.

@@ -10,6 +10,7 @@ namespace vqk::VQK_LEVEL {
 namespace {
 
 constexpr int64_t block_rows = 512;
+constexpr int32_t few_levels = 32;
 constexpr int64_t counting_memory = 1 << 20;  // entries of all workers' counts together
 
 // One worker's block, channel by channel. Values past `count` belong to nobody.
@@ -33,12 +34,19 @@ void bound_values(const ScalarLevels& scalars, int64_t i, Block& b) {
   }
 }
 
-// The level nearest to bounded(x) as float32 has it is off by one at most, near a limit; the limits
-// decide.
-void choose_levels(const ScalarLevels& scalars, int64_t i, Block& b) {
-  const float* limits = scalars.limits + scalars.start[i];
-  const float stride = float(scalars.stride), half = scalars.half[i];
-  const float scale = half / stride, middle = scale + 0.5f;
+// Few limits are counted: that is cheaper than to read two of them at every element's own place.
+void count_limits(const float* limits, int64_t top, Block& b) {
+  for (int64_t r = 0; r < block_rows; r += lanes) {
+    const Vec x = load(b.x + r);
+    IntLanes digit{};
+    for (int64_t j = 1; j <= top; ++j) digit -= (IntLanes)(x >= splat(limits[j]));
+    *reinterpret_cast<IntLanes*>(b.digit + r) = digit;
+  }
+}
+
+// Of many, the level nearest to bounded(x) as float32 has it is off by one at most, near a limit.
+void correct_levels(const ScalarLevels& scalars, int64_t i, const float* limits, Block& b) {
+  const float scale = scalars.half[i] / float(scalars.stride), middle = scale + 0.5f;
   const float highest = float(scalars.levels[i] - 1);
   for (int64_t r = 0; r < block_rows; ++r) {
     float place = b.bounded[r] * scale + middle;
@@ -48,8 +56,16 @@ void choose_levels(const ScalarLevels& scalars, int64_t i, Block& b) {
     const int32_t up = b.x[r] >= limits[near + 1], down = b.x[r] < limits[near];
     b.digit[r] = near + up - down;
   }
+}
+
+void choose_levels(const ScalarLevels& scalars, int64_t i, Block& b) {
+  const float* limits = scalars.limits + scalars.start[i];
+  if (scalars.levels[i] <= few_levels)
+    count_limits(limits, scalars.levels[i] - 1, b);
+  else
+    correct_levels(scalars, i, limits, b);
   for (int64_t r = 0; r < block_rows; ++r) {
-    const float code = (stride * float(b.digit[r]) - half) / half;
+    const float code = code_of(scalars, i, b.digit[r]);
     const float difference = b.bounded[r] - code;
     b.code[r] = code;
     b.error[r] += difference * difference;
@@ -74,28 +90,41 @@ struct BlockError {
   int64_t left;  // valid rows that are not finite
 };
 
-BlockError write_indices(const Fsq& args, int64_t first, int64_t count, Block& b) {
+BlockError write_plain_rows(const Fsq& args, int64_t first, int64_t count, const Block& b) {
+  __builtin_memcpy(args.indices + first, b.index, size_t(count) * sizeof *b.index);
+  double sums[8] = {};
+  for (int64_t r = 0; r < count; ++r) sums[r % 8] += double(b.error[r]);
+  double sum = 0.0;
+  for (const double part : sums) sum += part;
+  return {sum, count, 0};
+}
+
+bool all_plain(const uint8_t* mask, int64_t count, const Block& b) {
+  int32_t left = 0;
+  for (int64_t r = 0; r < count; ++r) left |= b.left[r];
+  if (mask != nullptr)
+    for (int64_t r = 0; r < count; ++r) left |= mask[r] == 0;
+  return left == 0;
+}
+
+// Indices and error of the block; rows that are masked or not finite are put right.
+BlockError write_rows(const Fsq& args, int64_t first, int64_t count, Block& b) {
   const uint8_t* mask = args.mask == nullptr ? nullptr : args.mask + first;
+  if (all_plain(mask, count, b)) return write_plain_rows(args, first, count, b);
+  const auto masked = [&](int64_t r) { return mask != nullptr && mask[r] == 0; };
   BlockError error{0.0, 0, 0};
-  bool patch = false;
   for (int64_t r = 0; r < count; ++r) {
-    const bool valid = mask == nullptr || mask[r] != 0;
-    const bool plain = valid && b.left[r] == 0;
-    args.indices[first + r] = plain ? b.index[r] : valid ? 0 : -1;
-    error.sum += plain ? double(b.error[r]) : valid ? double(__builtin_nanf("")) : 0.0;
+    const bool valid = !masked(r), left = valid && b.left[r] != 0;
+    args.indices[first + r] = !valid ? -1 : left ? 0 : b.index[r];
+    error.sum += !valid ? 0.0 : left ? double(__builtin_nanf("")) : double(b.error[r]);
     error.valid += valid;
-    error.left += valid && !plain;
-    patch |= !plain;
+    error.left += left;
   }
-  if (!patch) return error;
   for (int64_t i = 0; i < args.x.dim; ++i) {
     load_channel(args.x, first, count, i, b.x);
     load_channel(args.quantized, first, count, i, b.code);
-    for (int64_t r = 0; r < count; ++r) {
-      const bool valid = mask == nullptr || mask[r] != 0;
-      if (!valid) b.code[r] = b.x[r];
-      if (valid && b.left[r] != 0) b.code[r] = __builtin_nanf("");
-    }
+    for (int64_t r = 0; r < count; ++r)
+      b.code[r] = masked(r) ? b.x[r] : b.left[r] != 0 ? __builtin_nanf("") : b.code[r];
     store_channel(b.code, first, count, i, args.quantized);
   }
   return error;
@@ -115,7 +144,7 @@ BlockError process_block(const Fsq& args, int64_t first, int64_t count, Block& b
     add_digits(args.scalars, i, b);
     store_channel(b.code, first, count, i, args.quantized);
   }
-  return write_indices(args, first, count, b);
+  return write_rows(args, first, count, b);
 }
 
 void count_codes(const Fsq& args) {
@@ -133,8 +162,7 @@ void count_codes(const Fsq& args) {
   });
   for (int64_t k = 0; k < num_codes; ++k) {
     args.counts[k] = 0;
-    for (int64_t part = 0; part < parts; ++part)
-      args.counts[k] += counts[part * num_codes + k];
+    for (int64_t part = 0; part < parts; ++part) args.counts[k] += counts[part * num_codes + k];
   }
 }
 

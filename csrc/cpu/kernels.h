@@ -41,6 +41,7 @@ struct Kernels {
   void (*sample_codes)(const SampleCodes&);
   void (*fsq)(const Fsq&);
   void (*fsq_backward)(const FsqBackward&);
+  int64_t (*fsq_lookup)(const FsqLookup&);
 };
 
 namespace portable {
@@ -74,6 +75,7 @@ void soft_assign_backward(const SoftAssignBackward& args);
 void sample_codes(const SampleCodes& args);
 void fsq(const Fsq& args);
 void fsq_backward(const FsqBackward& args);
+int64_t fsq_lookup(const FsqLookup& args);
 }  // namespace VQK_LEVEL
 #endif
 

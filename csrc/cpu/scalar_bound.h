@@ -5,6 +5,10 @@
 
 namespace vqk::VQK_LEVEL {
 
+VQK_INLINE float code_of(const ScalarLevels& scalars, int64_t i, int32_t digit) {
+  return (float(scalars.stride) * float(digit) - scalars.half[i]) / scalars.half[i];
+}
+
 // exp(-2 |y|), of which tanh and its slope are quotients without cancellation where it matters.
 VQK_INLINE Vec decay(Vec y) {
   const Vec magnitude = maximum(y, splat(0.0f) - y);

@@ -24,8 +24,6 @@ _ON_CUDA = {
             "vq_forward",
             "vq_assigned",
             "vq_backward",
-            "fsq",
-            "fsq_backward",
             "residual",
             "residual_backward",
             "lookup",

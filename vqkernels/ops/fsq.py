@@ -12,7 +12,7 @@ from torch.autograd.function import once_differentiable
 
 from vqkernels._layout import like_x, row_shape
 from vqkernels._numerics import wide
-from vqkernels.backends import reference
+from vqkernels.backends import native, reference
 from vqkernels.ops._library import define
 from vqkernels.ops.dispatch import launcher
 from vqkernels.ops.lookup import refuse_out_of_range
@@ -99,9 +99,12 @@ fsq_backward = define(
 
 
 def _lookup_impl(indices: Tensor, levels: list[int], symmetric: bool, channel_dim: int) -> Tensor:
+    options = (tuple(levels), symmetric, channel_dim)
     if indices.device.type == "cpu":
+        if native.missing() is None:
+            return native.fsq_lookup(indices, *options)
         refuse_out_of_range(indices, math.prod(levels))
-    return reference.fsq_lookup(indices, tuple(levels), symmetric, channel_dim)
+    return reference.fsq_lookup(indices, *options)
 
 
 def _lookup_fake(indices: Tensor, levels: list[int], symmetric: bool, channel_dim: int) -> Tensor:

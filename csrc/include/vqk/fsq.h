@@ -52,4 +52,16 @@ struct FsqBackward {
 
 void fsq_backward(const FsqBackward& args);
 
+// out = the codes of the indices; index -1 gives a zero row.
+struct FsqLookup {
+  const int64_t* indices;  // (N,)
+  ScalarLevels scalars;
+  int64_t num_codes;  // K
+  Rows out;           // (N, D) float32
+  int threads;
+};
+
+// Returns the first n whose index is outside [-1, K), in which case `out` is not written, or -1.
+int64_t fsq_lookup(const FsqLookup& args);
+
 }  // namespace vqk

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 from typing import Any
 
 import torch
@@ -10,7 +11,14 @@ from torch import Tensor
 
 from vqkernels._layout import like_x, row_shape
 from vqkernels._levels import BOUNDS, level_tables
-from vqkernels.backends.native._arguments import flat_mask, pointer, rows_of, threads
+from vqkernels.backends.native._arguments import (
+    flat_indices,
+    flat_mask,
+    pointer,
+    refuse,
+    rows_of,
+    threads,
+)
 from vqkernels.backends.native._core import core
 
 _WORK = 32  # multiply-adds for a channel, about
@@ -75,3 +83,20 @@ def fsq_backward(
         threads(x.numel() * _WORK),
     )
     return grad_x
+
+
+def fsq_lookup(
+    indices: Tensor, levels: tuple[int, ...], symmetric: bool, channel_dim: int
+) -> Tensor:
+    shape = (*indices.shape[:channel_dim], len(levels), *indices.shape[channel_dim:])
+    out = indices.new_empty(shape, dtype=torch.float32)
+    flat, num_codes = flat_indices(indices), math.prod(levels)
+    bad = core.fsq_lookup(
+        flat.data_ptr(),
+        _scalars(levels, symmetric, BOUNDS[0])[0],
+        num_codes,
+        rows_of(out, channel_dim),
+        threads(out.numel() * _WORK),
+    )
+    refuse(bad, flat, num_codes)
+    return out
