@@ -10,8 +10,8 @@ needs to know about a channel, with ``e = 0`` where codes are symmetric and 1e-3
     t_j        = u^-1((2 j - L) / ((L - 1) (1 + e))) - shift
 
 t_j is where bounded(x) lies halfway between the codes j - 1 and j. Counting thresholds instead of
-rounding bounded(x) makes the digit independent of how a device computes tanh, and keeps it in range
-for any L, where the paper's formula leaves it from L = 1000 on.
+rounding bounded(x) makes the digit independent of how a device computes tanh, and keeps it in
+range for any L, where rounding leaves it from L = 1000 on.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def level_tables(
 ) -> LevelTables:
     """The constants, made once: what they are made of never changes."""
     channels = [_channel(count, symmetric, bound) for count in levels]
-    shift, gain, bias = torch.tensor(channels, dtype=torch.float64).unbind(1)
+    shift, gain, bias = torch.tensor(channels, dtype=torch.float64).T.contiguous()
     found: list[float] = []
     for count, offset in zip(levels, shift.tolist(), strict=True):
         found += _limits(count, offset, symmetric, bound)
@@ -72,18 +72,20 @@ def level_tables(
     up = torch.nextafter(rounded, torch.full_like(rounded, math.inf))
     rounded = torch.where(rounded.double() < limits, up, rounded)
     counts = torch.tensor(levels, dtype=torch.int64)
-    tensors = (
-        counts,
-        torch.tensor(basis_of(levels), dtype=torch.int64),
-        (counts + 1).cumsum(0) - (counts + 1),
-        limits,
-        rounded,
-        shift.contiguous(),
-        gain.contiguous(),
-        bias.contiguous(),
-        (counts - 1 if symmetric else counts // 2).double(),
+    half = (counts - 1 if symmetric else counts // 2).double()
+    basis = torch.tensor(basis_of(levels), dtype=torch.int64)
+    return LevelTables(
+        levels=counts.to(device),
+        basis=basis.to(device),
+        start=((counts + 1).cumsum(0) - (counts + 1)).to(device),
+        thresholds=limits.to(device),
+        rounded=rounded.to(device),
+        shift=shift.to(device),
+        gain=gain.to(device),
+        bias=bias.to(device),
+        half=half.to(device),
+        stride=1 + symmetric,
     )
-    return LevelTables(*(tensor.to(device) for tensor in tensors), stride=1 + symmetric)
 
 
 def _channel(count: int, symmetric: bool, bound: str) -> tuple[float, float, float]:

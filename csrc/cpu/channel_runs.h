@@ -10,7 +10,8 @@ namespace vqk::VQK_LEVEL {
 namespace {
 
 // Reads channel i of rows [first, first + count) into `values`, (count,).
-[[maybe_unused]] void load_channel(const Rows& rows, int64_t first, int64_t count, int64_t i, float* values) {
+[[maybe_unused]] void load_channel(const Rows& rows, int64_t first, int64_t count, int64_t i,
+                                   float* values) {
   with_element_type(rows.dtype, [&](auto* type) {
     const auto* data = static_cast<decltype(type)>(rows.data) + i * rows.dim_stride;
     for_each_run(rows, first, count,
@@ -26,7 +27,8 @@ namespace {
 }
 
 // Writes `values`, (count,), to channel i of rows [first, first + count), rounding to their dtype.
-[[maybe_unused]] void store_channel(const float* values, int64_t first, int64_t count, int64_t i, const Rows& rows) {
+[[maybe_unused]] void store_channel(const float* values, int64_t first, int64_t count, int64_t i,
+                                    const Rows& rows) {
   with_element_type(rows.dtype, [&](auto* type) {
     auto* data = static_cast<decltype(type)>(rows.data) + i * rows.dim_stride;
     for_each_run(rows, first, count,

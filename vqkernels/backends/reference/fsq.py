@@ -67,9 +67,10 @@ def fsq_backward(
     bound: str,
     channel_dim: int,
 ) -> Tensor:
-    """The gradient in x of the bounded x, where the rounding passes gradients on (straight-through).
+    """The gradient in x of bounded(x): the rounding passes gradients on (straight-through).
 
-    ``gain (1 - tanh^2)``, or ``gain`` where the clamp does not act. Masked rows pass it on.
+    The slope is ``gain (1 - tanh^2)``, or ``gain`` where the clamp does not act, and 1 in masked
+    rows.
     """
     tables = level_tables(levels, symmetric, bound, x.device)
     upstream = as_rows(grad_quantized, channel_dim).double()
