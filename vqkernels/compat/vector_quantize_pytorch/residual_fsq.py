@@ -42,10 +42,10 @@ class ResidualFSQ(Peer):
         **kwargs: Any,
     ) -> None:
         super().__init__()
+        # With these theirs cannot run either.
         served = {"num_codebooks": 1, "return_indices": True, "channel_first": False}
-        unserved(
-            self, **{name: (kwargs.get(name, value), value) for name, value in served.items()}
-        )
+        for name, value in served.items():
+            unserved(self, **{name: (kwargs.get(name, value), value)})
         if kwargs.get("keep_num_codebooks_dim"):
             unserved(self, keep_num_codebooks_dim=(True, False))
         if quantize_dropout_cutoff_index < 0:
