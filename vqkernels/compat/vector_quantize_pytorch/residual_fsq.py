@@ -237,8 +237,11 @@ class GroupedResidualFSQ(Peer):
         outs = [part.get_output_from_indices(own) for part, own in pairs]
         return torch.cat(outs, dim=self.split_dim)
 
-    def forward(self, x: Tensor, return_all_codes: bool = False) -> tuple[Tensor, ...]:
-        """(quantized, indices (G, B, N, Q)), and the codes where asked for. Groups drop alike."""
+    def forward(self, x: Tensor, return_all_codes: bool = False) -> tuple[Any, ...]:
+        """(quantized, indices (G, B, N, Q)), and where asked for a tuple of each group's codes.
+
+        All groups drop the same levels.
+        """
         if x.shape[self.split_dim] != self.dim:
             raise ValueError(f"x must have {self.dim} channels, got {x.shape[self.split_dim]}")
         drops = self.training and self._parts[0].quantize_dropout and torch.is_grad_enabled()
@@ -248,5 +251,5 @@ class GroupedResidualFSQ(Peer):
             part(piece, return_all_codes, seed)
             for part, piece in zip(self._parts, pieces, strict=True)
         ]
-        quantized, *rest = zip(*outs, strict=True)
-        return (torch.cat(quantized, dim=self.split_dim), *(torch.stack(each) for each in rest))
+        quantized, indices, *codes = zip(*outs, strict=True)
+        return (torch.cat(quantized, dim=self.split_dim), torch.stack(indices), *codes)
