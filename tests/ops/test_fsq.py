@@ -152,7 +152,8 @@ def test_a_symmetric_tie_at_zero_goes_up(backend: str) -> None:
     """Denormals and the sign of zero too: the comparison is exact."""
     tiny = 2.0**-149
     x = torch.tensor([[0.0], [-0.0], [tiny], [-tiny]])
-    for flush in (False, True):
+    # A GPU has no such switch; the interpreter's numpy obeys the CPU's.
+    for flush in (False,) if backend == "triton" else (False, True):
         torch.set_flush_denormal(flush)
         try:
             found = call(x, backend, levels=(4,), symmetric=True)[1]
