@@ -21,6 +21,7 @@ ZERO, ONE, CLOCK = torch.tensor(0), torch.tensor(1), torch.tensor(5)
 ROWS, FOUND = torch.ones(4, 6), torch.tensor(4)
 IMAGE = cases.LAYOUTS["channels last"](X)[0]
 IMAGE_INDICES = INDICES.reshape(2, 3, 4)
+LEVELS = [4, 4, 3, 3, 4, 6]
 
 
 def _floats() -> Tensor:
@@ -108,6 +109,22 @@ ARGUMENTS: dict[str, list[tuple[Any, ...]]] = {
             *(X, ONE.float(), None, None, _NOTHING, BOOKS, MASK, 24),
             *(False, *_BACKWARD, 1, torch.float32, False, True, "reference"),
         ),
+    ],
+    "fsq": [
+        (X, None, LEVELS, False, "tanh", 0, 1, None),
+        (X, MASK, LEVELS, True, "clamp", 3456, 1, "reference"),
+        (IMAGE.half(), MASK.reshape(2, 3, 4), LEVELS, True, "tanh", 3456, 1, None),
+        (X.double(), MASK, LEVELS, False, "clamp", 0, 1, None),
+    ],
+    "fsq_backward": [
+        (X, X, None, LEVELS, False, "tanh", 1, None),
+        (IMAGE.half(), IMAGE.half(), MASK.reshape(2, 3, 4), LEVELS, True, "clamp", 1, None),
+        (X, X, MASK, LEVELS, False, "tanh", 1, "reference"),
+    ],
+    "fsq_lookup": [
+        (INDICES, LEVELS, False, 1),
+        (IMAGE_INDICES.int(), LEVELS, True, 1),
+        (INDICES[:0], LEVELS, False, 0),
     ],
     "lookup": [(INDICES, CODES, 1), (IMAGE_INDICES, CODES.half(), 1), (INDICES[:0], CODES, 0)],
     "lookup_backward": [(X, INDICES, 11, 1), (IMAGE.half(), IMAGE_INDICES, 11, 1)],
@@ -259,6 +276,9 @@ def test_fakes_have_the_strides_of_the_results(layout: str, dtype: torch.dtype) 
                 *(*weights, channel_dim, dtype, True, True, None),
             ),
         ),
+        ("fsq", (x, mask, LEVELS, False, "tanh", 3456, channel_dim, None)),
+        ("fsq_backward", (x, x, mask, LEVELS, False, "tanh", channel_dim, None)),
+        ("fsq_lookup", (indices, LEVELS, False, channel_dim)),
         ("lookup", (indices, CODES.to(dtype), channel_dim)),
         ("lookup_backward", (x, indices, 11, channel_dim)),
         ("code_sums", (x, indices, 11, mask, "l2", channel_dim, None)),

@@ -17,6 +17,7 @@ PART_OF = dict.fromkeys(
     (
         "_assign",
         "_explain",
+        "_fsq",
         "_health",
         "_masks",
         "_nearest_codes",

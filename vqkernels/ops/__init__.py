@@ -7,6 +7,7 @@ from vqkernels.ops.all_reduce import all_reduce_
 from vqkernels.ops.code_sums import code_sums
 from vqkernels.ops.draw_levels import draw_levels
 from vqkernels.ops.ema_update import ema_update_
+from vqkernels.ops.fsq import FiniteScalarQuantize, fsq, fsq_backward, fsq_lookup
 from vqkernels.ops.gather_rows import gather_rows
 from vqkernels.ops.kmeans_step import kmeans_finish_, kmeans_start_, kmeans_step_
 from vqkernels.ops.lookup import Lookup, lookup, lookup_backward
@@ -34,6 +35,7 @@ from vqkernels.ops.vq_backward import vq_backward
 from vqkernels.ops.vq_forward import vq_forward
 
 __all__ = [
+    "FiniteScalarQuantize",
     "Lookup",
     "NormalizeCodes",
     "ResidualQuantize",
@@ -46,6 +48,9 @@ __all__ = [
     "count_both",
     "draw_levels",
     "ema_update_",
+    "fsq",
+    "fsq_backward",
+    "fsq_lookup",
     "gather_rows",
     "kmeans_finish_",
     "kmeans_start_",

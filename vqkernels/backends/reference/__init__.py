@@ -18,6 +18,7 @@ when x or the codebook is float64.
 from __future__ import annotations
 
 from vqkernels.backends.reference.code_sums import code_sums
+from vqkernels.backends.reference.fsq import fsq, fsq_backward, fsq_lookup
 from vqkernels.backends.reference.lookup import lookup
 from vqkernels.backends.reference.nearest_code import nearest_code, score_of
 from vqkernels.backends.reference.nearest_codes import nearest_codes
@@ -31,6 +32,9 @@ from vqkernels.backends.reference.vq_forward import vq_forward
 
 __all__ = [
     "code_sums",
+    "fsq",
+    "fsq_backward",
+    "fsq_lookup",
     "lookup",
     "nearest_code",
     "nearest_codes",
