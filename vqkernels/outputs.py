@@ -81,7 +81,7 @@ class CodeUsage(NamedTuple):
         """float32 0-d, codes that uniform use of N rows would hit: K*(1 - (1-1/K)^N)."""
         k = self.counts.shape[-1]
         n = self.counts.sum(dim=-1).double()
-        hit = torch.where(n > 0, 1.0, 0.0) if k == 1 else 1.0 - (1.0 - 1.0 / k) ** n
+        hit = torch.where(n > 0, 1.0, 0.0) if k <= 1 else 1.0 - (1.0 - 1.0 / k) ** n
         return (k * hit).float()
 
 

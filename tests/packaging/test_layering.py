@@ -16,7 +16,9 @@ LAYERS = ("backends", "ops", "functional", "nn")
 PART_OF = dict.fromkeys(
     (
         "_assign",
+        "_bit_codes",
         "_explain",
+        "_given_codes",
         "_health",
         "_masks",
         "_nearest_codes",
