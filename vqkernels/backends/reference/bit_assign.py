@@ -101,10 +101,12 @@ def _halves(logits: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _log_probabilities(logits: Tensor) -> Tensor:
+    # Not logsigmoid, which shares the smallest work among the threads. Above 50 float64 has no
+    # place for the difference.
+    unset, has = (F.softplus(sign * logits, threshold=50.0) for sign in (1.0, -1.0))
     found = logits.new_zeros(*logits.shape[:-1], 1)
-    for logit in logits.unbind(dim=-1):
-        both = torch.stack([F.logsigmoid(-logit), F.logsigmoid(logit)], dim=-1)
-        found = (found[..., :, None] + both[..., None, :]).flatten(-2)
+    for bit in torch.stack([unset, has], dim=-1).unbind(dim=-2):
+        found = (found[..., :, None] - bit[..., None, :]).flatten(-2)
     return found
 
 
