@@ -1,10 +1,17 @@
 """The classes of vector-quantize-pytorch (lucidrains) that are served, at version 1.32."""
 
+from vqkernels.compat.vector_quantize_pytorch.grouped_residual_vq import GroupedResidualVQ
 from vqkernels.compat.vector_quantize_pytorch.lfq import LFQ
 from vqkernels.compat.vector_quantize_pytorch.residual_lfq import GroupedResidualLFQ, ResidualLFQ
+from vqkernels.compat.vector_quantize_pytorch.residual_vq import ResidualVQ
+from vqkernels.compat.vector_quantize_pytorch.vector_quantize import LossBreakdown, VectorQuantize
 
 __all__ = [
     "LFQ",
     "GroupedResidualLFQ",
+    "GroupedResidualVQ",
+    "LossBreakdown",
     "ResidualLFQ",
+    "ResidualVQ",
+    "VectorQuantize",
 ]
