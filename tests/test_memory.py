@@ -82,6 +82,19 @@ x = torch.randn(n, d, generator=g).requires_grad_()
 growth(lambda: step(x))
 """
 
+_THEIR_SIGNS = """
+from vqkernels.compat.vector_quantize_pytorch import LFQ
+
+def step(x):
+    out = module(x)
+    (out.quantized.sum() + out.entropy_aux_loss).backward()
+
+module = LFQ(dim=d)
+step(warm[None].clone().requires_grad_())
+x = torch.randn(1, n, d, generator=g).requires_grad_()
+growth(lambda: step(x))
+"""
+
 
 def _growth_in_megabytes(
     backend: str, n: int, k: int, d: int, levels: int = 0, program: str = _STEP
@@ -149,3 +162,8 @@ def test_signs_take_no_codebook_and_no_n_by_k_matrix(backend: str) -> None:
     if backend not in available():
         pytest.skip("native is not built")
     assert _growth_in_megabytes(backend, 8192, 1, 18, program=_SIGNS) < 100
+
+
+def test_the_stand_in_for_lfq_makes_no_n_by_k_matrix_where_theirs_makes_several() -> None:
+    """4096 x 2^16 float32 is 1 GB."""
+    assert _growth_in_megabytes("", 4096, 1, 16, program=_THEIR_SIGNS) < 100

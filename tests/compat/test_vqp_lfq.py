@@ -168,16 +168,12 @@ def test_a_mask_can_be_that_of_a_shorter_batch() -> None:
     assert torch.equal(defect.batch_entropy, defect.per_sample_entropy)
 
 
-@pytest.mark.parametrize("name", ["plain", "projected", "spherical", "codebooks"])
+@pytest.mark.parametrize("name", ["projected", "spherical"])
 def test_fifty_training_steps_stay_in_step(name: str) -> None:
     ours, theirs = _pair(name)
     encoder = [nn.Sequential(nn.Linear(5, ours.dim), module) for module in (ours, theirs)]
-    with torch.no_grad():
-        encoder[0][0].weight.mul_(3.0)
-    encoder[1][0].load_state_dict(encoder[0][0].state_dict())
     g = generator(54)
     batches = [torch.randn(2, 20, 5, generator=g) for _ in range(50)]
-    # A row within rounding of a sign would part the two: here none comes near.
     assert_steps_agree(*encoder, batches, learning_rate=0.001)
 
 

@@ -73,7 +73,7 @@ def test_values_and_gradients_are_those_of_the_dense_softmax(
 
 
 def test_many_rows_are_the_sum_of_their_blocks() -> None:
-    """5000 rows of 2^8 numbers are two blocks, the second one not full."""
+    """5000 rows of 2^8 numbers are five blocks, the last one not full."""
     g = generator(33)
     x = torch.randn(5000, 1, 16, generator=g)
     mask = torch.rand(5000, generator=g) < 0.9

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-_NUMBERS = 2**19  # in a matrix of one block of rows
+_NUMBERS = 2**18  # in a matrix of one block of rows
 
 
 def bit_assign(
