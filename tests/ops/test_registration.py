@@ -32,6 +32,7 @@ def _ema() -> tuple[Tensor, ...]:
     return CODES.clone(), _floats(), CODES.clone()
 
 
+BITS = X.reshape(24, 2, 3)
 LOGSUMEXP = torch.linspace(-9.0, -5.0, 24, dtype=torch.float64)
 
 
@@ -51,6 +52,12 @@ _BACKWARD = ("straight_through", 0.25, 1.0)
 _BOTH = (1, torch.float32, True, True, None)
 # op -> argument lists: with and without every optional one
 ARGUMENTS: dict[str, list[tuple[Any, ...]]] = {
+    "bit_assign": [(BITS, None, 4.0, 0.0), (BITS.half(), MASK, 4.0, 1e-5)],
+    "bit_assign_backward": [
+        (None, torch.ones(2, 8).double(), BITS, MASK, 4.0, 0.0),
+        (torch.ones(24, 2).double(), None, BITS.half(), None, 4.0, 1e-5),
+    ],
+    "bit_codes": [(INDICES, 4, 1.0, 1), (IMAGE_INDICES, 62, 0.5, 1)],
     "prepare": [(CODES, "l2", None), (CODES.half(), "cosine", "reference")],
     "nearest_code": [
         (X, CODES, None, "l2", 1, None),

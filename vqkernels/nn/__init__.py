@@ -2,6 +2,7 @@
 
 from vqkernels.nn.fsq import FSQ
 from vqkernels.nn.grouped_vq import GroupedVQ
+from vqkernels.nn.lfq import LFQ
 from vqkernels.nn.projected import Projected
 from vqkernels.nn.residual_vq import ResidualVQ
 from vqkernels.nn.sharded_codebook import ShardedCodebook
@@ -9,6 +10,7 @@ from vqkernels.nn.vector_quantizer import VectorQuantizer
 
 __all__ = [
     "FSQ",
+    "LFQ",
     "GroupedVQ",
     "Projected",
     "ResidualVQ",

@@ -17,6 +17,8 @@ when x or the codebook is float64.
 
 from __future__ import annotations
 
+from vqkernels.backends.reference.bit_assign import bit_assign, bit_assign_backward
+from vqkernels.backends.reference.bit_codes import bit_codes
 from vqkernels.backends.reference.code_sums import code_sums
 from vqkernels.backends.reference.fsq import fsq, fsq_backward, fsq_lookup
 from vqkernels.backends.reference.lookup import lookup
@@ -31,6 +33,9 @@ from vqkernels.backends.reference.vq_backward import vq_backward
 from vqkernels.backends.reference.vq_forward import vq_forward
 
 __all__ = [
+    "bit_assign",
+    "bit_assign_backward",
+    "bit_codes",
     "code_sums",
     "fsq",
     "fsq_backward",
