@@ -18,6 +18,7 @@ PART_OF = dict.fromkeys(
         "_assign",
         "_explain",
         "_health",
+        "_index_gradient",
         "_masks",
         "_nearest_codes",
         "_prepare",

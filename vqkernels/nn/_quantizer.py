@@ -56,6 +56,11 @@ class Quantizer(nn.Module, ABC):
         """The option that gives every vector several codes, each with a place in ``quantized``."""
         return None
 
+    @property
+    def _decoded_dim(self) -> int:
+        """Size of ``quantized`` along ``channel_dim``."""
+        return self.embedding_dim
+
     @abstractmethod
     def encode(self, x: Tensor) -> Tensor:
         """Indices of the nearest codes. Changes no state."""

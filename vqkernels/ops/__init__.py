@@ -5,9 +5,11 @@ from vqkernels.ops._recompute import count_both
 from vqkernels.ops.advance import advance_
 from vqkernels.ops.all_reduce import all_reduce_
 from vqkernels.ops.code_sums import code_sums
+from vqkernels.ops.draw_code import draw_code
 from vqkernels.ops.draw_levels import draw_levels
 from vqkernels.ops.ema_update import ema_update_
 from vqkernels.ops.gather_rows import gather_rows
+from vqkernels.ops.index_gradient import IndexGradient
 from vqkernels.ops.kmeans_step import kmeans_finish_, kmeans_start_, kmeans_step_
 from vqkernels.ops.lookup import Lookup, lookup, lookup_backward
 from vqkernels.ops.nearest_code import nearest_code
@@ -26,6 +28,8 @@ from vqkernels.ops.sample_rows import sample_rows
 from vqkernels.ops.shard_rows import shard_rows
 from vqkernels.ops.soft_assign import SoftAssign, snapshot, soft_assign
 from vqkernels.ops.soft_assign_backward import soft_assign_backward
+from vqkernels.ops.soft_lookup import SoftLookup, soft_lookup
+from vqkernels.ops.soft_lookup_backward import soft_lookup_backward
 from vqkernels.ops.tick import tick_
 from vqkernels.ops.unit_rows import UnitRows
 from vqkernels.ops.vector_quantize import VectorQuantize
@@ -34,16 +38,19 @@ from vqkernels.ops.vq_backward import vq_backward
 from vqkernels.ops.vq_forward import vq_forward
 
 __all__ = [
+    "IndexGradient",
     "Lookup",
     "NormalizeCodes",
     "ResidualQuantize",
     "SoftAssign",
+    "SoftLookup",
     "UnitRows",
     "VectorQuantize",
     "advance_",
     "all_reduce_",
     "code_sums",
     "count_both",
+    "draw_code",
     "draw_levels",
     "ema_update_",
     "gather_rows",
@@ -69,6 +76,8 @@ __all__ = [
     "snapshot",
     "soft_assign",
     "soft_assign_backward",
+    "soft_lookup",
+    "soft_lookup_backward",
     "tick_",
     "vq_assigned",
     "vq_backward",
