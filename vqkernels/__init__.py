@@ -4,7 +4,7 @@
 ``vq.nearest_code`` the search alone. ``python -m vqkernels`` checks the installation.
 """
 
-from vqkernels import nn
+from vqkernels import compat, nn
 from vqkernels._explain import Explanation, explain
 from vqkernels._masks import mask_from_lengths
 from vqkernels._nearest_codes import nearest_codes
@@ -12,6 +12,7 @@ from vqkernels._prepare import PreparedCodebook, prepare
 from vqkernels._residual_quantize import residual_quantize
 from vqkernels._soft import code_cross_entropy, code_entropy, code_orthogonality
 from vqkernels._version import __version__
+from vqkernels.compat import convert, revert
 from vqkernels.functional import (
     code_sums,
     ema_update_,
@@ -63,6 +64,8 @@ __all__ = [
     "code_entropy",
     "code_orthogonality",
     "code_sums",
+    "compat",
+    "convert",
     "ema_update_",
     "explain",
     "lookup",
@@ -72,6 +75,7 @@ __all__ = [
     "nn",
     "prepare",
     "residual_quantize",
+    "revert",
     "vector_quantize",
     "watch",
 ]

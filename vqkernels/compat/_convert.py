@@ -1,0 +1,158 @@
+"""convert and revert: the quantizers of a model that exists, replaced in place."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable
+
+import torch
+from torch import nn
+
+from vqkernels import _checks
+from vqkernels.compat import _recognise
+from vqkernels.compat._carry import MisfitError, carry, check
+from vqkernels.compat._peer import Origin, Peer, class_path
+from vqkernels.compat._probe import difference
+from vqkernels.compat._report import Conversion, Report
+
+
+class _LeftError(Exception):
+    """Why a module stays as it is."""
+
+
+def convert(model: nn.Module, *, dry_run: bool = False) -> Report:
+    """Replaces the quantizers of other libraries in a model by ours, in place.
+
+    Known are the classes of ``vqkernels.compat``, by their import path; of those that projects
+    copy, also a class of the same name whose attributes and state_dict are the same and which, in
+    a copy of both, gives the same outputs, gradients and state in a training step and the same
+    outputs in evaluation. No library is imported. Parameters and buffers stay the same objects
+    wherever they lie under the same names, so that an optimizer made before goes on; hooks,
+    training mode, ``requires_grad`` and devices are kept. A quantizer with an option that we do
+    not serve, a subclass, and what looks like a quantizer and is unknown, are left and reported.
+    torch's generators are where they were.
+
+    Args:
+        model: any module. What it is itself cannot be replaced in place, only what is in it.
+        dry_run: reports what would be done and changes nothing.
+
+    Returns:
+        Report: for every quantizer its path, old and new class, or why it was left.
+
+    Raises:
+        TypeError: an argument breaks its contract.
+    """
+    return _replace_all(model, _replacement, dry_run)
+
+
+def revert(model: nn.Module, *, dry_run: bool = False) -> Report:
+    """Gives the modules that ``convert`` has replaced their original classes back, in place.
+
+    They get the weights, statistics, hooks and mode that ours have now. Their library has to be
+    there. A module that was made as ours has no other class and is left.
+
+    Args, Returns, Raises: as ``convert``.
+    """
+    return _replace_all(model, _original, dry_run)
+
+
+def _replace_all(
+    model: nn.Module, replace: Callable[[nn.Module], nn.Module | None], dry_run: bool
+) -> Report:
+    if not isinstance(model, nn.Module):
+        raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
+    _checks.boolean("dry_run", dry_run)
+    places = _places(model)
+    entries: list[Conversion] = []
+    inside: tuple[str, ...] = ()  # prefixes of what has been decided together with its owner
+    for path, module in list(model.named_modules()):
+        if path.startswith(inside):
+            continue
+        try:
+            with torch.random.fork_rng(devices=[]):
+                new = replace(module)
+                if new is not None and not path:
+                    raise _LeftError(
+                        "it is the model itself, which has no place in another module; make a "
+                        f"{class_path(type(new))} and load its state_dict"
+                    )
+        except _LeftError as error:
+            entries.append(Conversion(path, class_path(type(module)), reason=str(error)))
+        else:
+            if new is None:
+                continue
+            entries.append(Conversion(path, class_path(type(module)), new=class_path(type(new))))
+            for owner, name in [] if dry_run else places[id(module)]:
+                owner._modules[name] = new
+        inside += (f"{path}." if path else "",)
+    return Report(tuple(entries))
+
+
+def _places(model: nn.Module) -> dict[int, list[tuple[nn.Module, str]]]:
+    """By the identity of a module: everything that owns it, and under which name."""
+    places = defaultdict(list)
+    for owner in model.modules():
+        for name, child in owner._modules.items():
+            places[id(child)].append((owner, name))
+    return places
+
+
+def _replacement(theirs: nn.Module) -> nn.Module | None:
+    """Ours for a module, with its state; None for what is no quantizer."""
+    kind = type(theirs)
+    if class_path(kind).startswith("vqkernels."):
+        return None
+    known = _recognise.exact(kind)
+    if known is not None:
+        return _made(known, theirs)
+    reasons = []
+    for peer in _recognise.namesakes(kind):
+        try:
+            ours = _made(peer, theirs)
+        except _LeftError as error:
+            reasons.append(f"as {class_path(peer)}: {error}")
+            continue
+        differs = difference(theirs, ours)
+        if differs is None:
+            return ours
+        reasons.append(f"as {class_path(peer)}: {differs}")
+    if reasons:
+        raise _LeftError(f"it has the name of a known class, but {'; '.join(reasons)}")
+    base = _recognise.base(kind)
+    if base is not None:
+        raise _LeftError(f"a subclass of {class_path(base)} may do something else")
+    if _recognise.looks_like_one(theirs):
+        raise _LeftError("it looks like a quantizer, and its class is not known")
+    return None
+
+
+def _made(peer: type[Peer], theirs: nn.Module) -> Peer:
+    if "forward" in vars(theirs):
+        raise _LeftError("its forward has been replaced on the module itself")
+    try:
+        arguments = peer.arguments_of(theirs)
+        ours = peer(**arguments)
+        check(theirs, ours)
+    except AttributeError as error:
+        raise _LeftError(f"it lacks an attribute of its class: {error}") from error
+    except (NotImplementedError, TypeError, ValueError, MisfitError) as error:
+        raise _LeftError(str(error)) from error
+    carry(theirs, ours)
+    ours._origin = Origin(class_path(type(theirs)), arguments, type(theirs))
+    return ours
+
+
+def _original(ours: nn.Module) -> nn.Module | None:
+    if not isinstance(ours, Peer):
+        return None
+    if ours._origin is None:
+        raise _LeftError("it was made as this class and has no other")
+    try:
+        theirs = ours._origin.make()
+        check(ours, theirs)
+    except (ImportError, AttributeError) as error:
+        raise _LeftError(f"its library is needed: {error}") from error
+    except MisfitError as error:
+        raise _LeftError(str(error)) from error
+    carry(ours, theirs)
+    return theirs
