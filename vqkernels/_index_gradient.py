@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -54,9 +53,10 @@ def index_quantize(
     valid = out.indices != -1
     error = torch.where(valid.unsqueeze(channel_dim), quantized - rows, 0.0)
     squares = error.square().sum(dim=channel_dim, dtype=torch.float64).reshape(-1)
-    count = valid.sum().clamp(min=1) * len(codebook[0])
+    count = valid.sum().clamp(min=1) * codebook.shape[1]
     loss = out.loss + soft_weight * (sum_of_many(squares) / count).to(out.loss.dtype)
-    return out._replace(quantized=quantized.to(x.dtype), loss=loss)
+    quantized = _passed_through(quantized, x, mask, channel_dim)
+    return out._replace(quantized=quantized, loss=loss)
 
 
 def product_entropy(
@@ -87,44 +87,95 @@ def gumbel_quantize(
     backend: str | None,
 ) -> VQOutput:
     """The step of ``GumbelVQ`` without its loss; the likeliest code where ``draws`` is None."""
-    wide_x = x.to(wide(x.dtype))
-    rows, valid = _rows(wide_x, mask, channel_dim)
+    rows = x.to(wide(x.dtype))
     if draws is None:
-        chosen = largest_product(wide_x, weight, bias, channel_dim, backend)
+        chosen = largest_product(rows, weight, bias, channel_dim, backend)
     else:
-        options = (bias, valid, draws, seed)
-        chosen = ops.draw_code(rows.detach(), weight.detach(), *options)
-        chosen = chosen.reshape(row_shape(x, channel_dim))
-    out = _assigned(wide_x, codebook, chosen, mask, channel_dim, backend)
+        chosen = drawn_codes(rows, weight, bias, mask, draws, seed, channel_dim)
+    out = _assigned(rows, codebook, chosen, mask, channel_dim, backend)
+    quantized = gumbel_lookup(
+        *(rows, weight, bias, codebook, out.quantized.detach(), out.indices),
+        *(temperature, draws, seed, hard, channel_dim),
+    )
+    return out._replace(quantized=_passed_through(quantized, x, mask, channel_dim))
+
+
+def drawn_codes(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    mask: Tensor | None,
+    draws: Tensor,
+    seed: int,
+    channel_dim: int,
+) -> Tensor:
+    """Indices drawn from ``softmax(x . w + b)``; 0 for rows that are masked or not finite."""
+    rows, valid = _rows(x.detach(), mask, channel_dim)
+    logits = (weight.detach(), None if bias is None else bias.detach())
+    drawn = ops.draw_code(rows, *logits, valid, draws, seed)
+    return drawn.reshape(row_shape(x, channel_dim))
+
+
+def gumbel_lookup(
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    values: Tensor,
+    chosen: Tensor,
+    indices: Tensor,
+    temperature: Tensor,
+    draws: Tensor | None,
+    seed: int,
+    hard: bool,
+    channel_dim: int,
+) -> Tensor:
+    """``chosen``, the values of ``indices``, with the gradient of their softmax; or the mixture.
+
+    In ``wide``, at the positions of x, of as many channels as values have. The noise is that of
+    ``drawn_codes``, and none where ``draws`` is None. ``chosen`` also stands where a row takes no
+    part in a mixture.
+    """
     counted = None if torch.compiler.is_compiling() else draws
-    noise: tuple[Any, ...] = (temperature, draws, seed)
     if hard:
-        quantized = ops.IndexGradient.apply(
-            *(wide_x, weight, bias, codebook, out.quantized.detach(), out.indices),
-            *(*noise, channel_dim, counted),
+        quantized: Tensor = ops.IndexGradient.apply(
+            *(x, weight, bias, values, chosen, indices),
+            *(temperature, draws, seed, channel_dim, counted),
         )
-    else:
-        soft, _, _ = ops.SoftLookup.apply(
-            rows, weight, bias, codebook, valid, *noise, False, counted
-        )
-        soft = soft.reshape(*row_shape(x, channel_dim), -1).movedim(-1, channel_dim)
-        taken = valid.reshape(row_shape(x, channel_dim)).unsqueeze(channel_dim)
-        # Elsewhere the row itself, or NaN where it is not finite.
-        quantized = torch.where(taken, soft, out.quantized)
-    return out._replace(quantized=quantized.to(x.dtype))
+        return quantized
+    rows, valid = _rows(x, indices != -1, channel_dim)
+    soft, _, _ = ops.SoftLookup.apply(
+        rows, weight, bias, values, valid, temperature, draws, seed, False, counted
+    )
+    positions = row_shape(x, channel_dim)
+    mixture = soft.reshape(*positions, -1).movedim(-1, channel_dim)
+    return torch.where(valid.reshape(positions).unsqueeze(channel_dim), mixture, chosen)
 
 
 def divergence_from_uniform(
-    x: Tensor, weight: Tensor, bias: Tensor | None, mask: Tensor | None, channel_dim: int
+    x: Tensor,
+    weight: Tensor,
+    bias: Tensor | None,
+    mask: Tensor | None,
+    channel_dim: int,
+    num_codes: int,
 ) -> Tensor:
-    """Mean over the valid rows of ``KL(softmax(x . w + b) || 1/K)``, in nats; 0 without rows."""
+    """Mean over the valid rows of ``KL(softmax(x . w + b) || 1/num_codes)``, in nats.
+
+    0 without valid rows.
+    """
     rows, valid = _rows(x, mask, channel_dim)
     _, entropy, _ = ops.SoftLookup.apply(
         rows, weight, bias, None, valid, None, None, 0, False, None
     )
     count = valid.sum()
-    total = math.log(len(weight)) * count - sum_of_many(entropy)
+    total = math.log(num_codes) * count - sum_of_many(entropy)
     return (total / count.clamp(min=1)).to(wide(x.dtype))
+
+
+def _passed_through(quantized: Tensor, x: Tensor, mask: Tensor | None, channel_dim: int) -> Tensor:
+    """In x's dtype, and x itself where it is masked."""
+    quantized = quantized.to(x.dtype)
+    return quantized if mask is None else torch.where(mask.unsqueeze(channel_dim), quantized, x)
 
 
 def _rows(x: Tensor, mask: Tensor | None, channel_dim: int) -> tuple[Tensor, Tensor]:

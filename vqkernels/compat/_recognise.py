@@ -10,7 +10,7 @@ from torch import nn
 
 from vqkernels.compat._peer import Peer, class_path
 
-_LIBRARIES = ("diffusers",)
+_LIBRARIES = ("diffusers", "vector_quantize_pytorch")
 _NAMED_LIKE_ONE = re.compile(r"quantiz|codebook|vq|fsq|lfq|bsq", re.IGNORECASE)
 _WITHOUT_CODEBOOK = re.compile(r"fsq|lfq|bsq", re.IGNORECASE)
 

@@ -120,7 +120,7 @@ class GumbelVQ(TrainedByGradient):
             channel_dim=channel,
             backend=self.backend,
         )
-        divergence = divergence_from_uniform(x, *logits, mask, channel)
+        divergence = divergence_from_uniform(x, *logits, mask, channel, self.num_embeddings)
         return out._replace(loss=out.loss + self.kl_weight * divergence), []
 
     def _choose(self, x: Tensor, channel: int) -> Tensor:

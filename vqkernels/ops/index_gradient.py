@@ -22,9 +22,9 @@ class IndexGradient(Function):
     ``quantized`` are ``values[indices]`` at the positions of x, with the channels along
     ``channel_dim``; values None are the rows of weight. The gradient is that of
     ``(one_hot(indices) - sg(p) + p) values`` with the p of ``soft_lookup``: in x, weight and bias
-    it comes through p, in values from the chosen rows. So nothing is computed forward. At index -1
-    the gradient passes to x; a row that is not finite has none. ``clock``, ``seed`` and ``draws``
-    are as in ``SoftLookup``.
+    it comes through p, in values from the chosen rows. So nothing is computed forward. There is
+    none at index -1, nor for a row that is not finite. ``clock``, ``seed`` and ``draws`` are as in
+    ``SoftLookup``.
     """
 
     @staticmethod
@@ -64,7 +64,6 @@ class IndexGradient(Function):
             )
             if needs[0]:
                 grad_x = found[0].reshape(*row_shape(x, channel), -1).movedim(-1, channel)
-                grad_x = torch.where((indices == -1).unsqueeze(channel), grad, grad_x)
                 grads[0] = unless_moved(ctx, grad_x.to(x.dtype), moves)
             grads[1] = found[1].to(weight.dtype) if needs[1] else None
             grads[2] = found[2].to(bias.dtype) if needs[2] else None

@@ -1,0 +1,13 @@
+"""The classes of vector-quantize-pytorch (lucidrains) that are served, at version 1.32."""
+
+from vqkernels.compat.vector_quantize_pytorch.random_projection_quantizer import (
+    RandomProjectionQuantizer,
+)
+from vqkernels.compat.vector_quantize_pytorch.residual_sim_vq import ResidualSimVQ
+from vqkernels.compat.vector_quantize_pytorch.sim_vq import SimVQ
+
+__all__ = [
+    "RandomProjectionQuantizer",
+    "ResidualSimVQ",
+    "SimVQ",
+]
