@@ -71,6 +71,22 @@ x = torch.randn(n, d, generator=g).requires_grad_()
 growth(lambda: step(x))
 """
 
+_ALL_CODES = """
+def step(module, x):
+    out = module(x)
+    (out.quantized.sum() + out.loss).backward()
+
+kinds = {
+    "IBQ": lambda: vq.nn.IBQ(k, d, entropy=vq.Entropy(0.05, 0.1)),
+    "GumbelVQ": lambda: vq.nn.GumbelVQ(k, d),
+    "soft GumbelVQ": lambda: vq.nn.GumbelVQ(k, d, hard=False),
+}
+module = kinds[sys.argv[1]]()
+step(module, warm.clone().requires_grad_())
+x = torch.randn(n, d, generator=g).requires_grad_()
+growth(lambda: step(module, x))
+"""
+
 
 def _growth_in_megabytes(
     backend: str, n: int, k: int, d: int, levels: int = 0, program: str = _STEP
@@ -130,3 +146,9 @@ def test_native_losses_over_all_codes_stay_under_64_mb() -> None:
 def test_the_references_losses_make_no_n_by_k_matrix_either() -> None:
     """4096 x 4096 in float64 is 134 MB; its blocks of 512 x 512 are 2 MB each."""
     assert _growth_in_megabytes("reference", 4096, 4096, 1, program=_SOFT_LOSSES) < 60
+
+
+@pytest.mark.parametrize("kind", ["IBQ", "GumbelVQ", "soft GumbelVQ"])
+def test_gradients_that_reach_all_codes_make_no_n_by_k_matrix(kind: str) -> None:
+    """16384 x 8192 in float32 is 537 MB; blocks of 2^19 pairs are 2 MB, as integers 4 MB."""
+    assert _growth_in_megabytes(kind, 16384, 8192, 16, program=_ALL_CODES) < 80

@@ -147,7 +147,7 @@ def gumbel_lookup(
         rows, weight, bias, values, valid, temperature, draws, seed, False, counted
     )
     positions = row_shape(x, channel_dim)
-    mixture = soft.reshape(*positions, -1).movedim(-1, channel_dim)
+    mixture = soft.reshape(*positions, values.shape[1]).movedim(-1, channel_dim)
     return torch.where(valid.reshape(positions).unsqueeze(channel_dim), mixture, chosen)
 
 

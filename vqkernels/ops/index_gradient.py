@@ -63,7 +63,9 @@ class IndexGradient(Function):
                 *(ctx.seed, needs[0], needs[1] or needs[2], False),
             )
             if needs[0]:
-                grad_x = found[0].reshape(*row_shape(x, channel), -1).movedim(-1, channel)
+                grad_x = (
+                    found[0].reshape(*row_shape(x, channel), x.shape[channel]).movedim(-1, channel)
+                )
                 grads[0] = unless_moved(ctx, grad_x.to(x.dtype), moves)
             grads[1] = found[1].to(weight.dtype) if needs[1] else None
             grads[2] = found[2].to(bias.dtype) if needs[2] else None
