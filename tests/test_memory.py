@@ -78,7 +78,6 @@ def step(module, x):
 
 kinds = {
     "IBQ": lambda: vq.nn.IBQ(k, d, entropy=vq.Entropy(0.05, 0.1)),
-    "GumbelVQ": lambda: vq.nn.GumbelVQ(k, d),
     "soft GumbelVQ": lambda: vq.nn.GumbelVQ(k, d, hard=False),
 }
 module = kinds[sys.argv[1]]()
@@ -148,7 +147,7 @@ def test_the_references_losses_make_no_n_by_k_matrix_either() -> None:
     assert _growth_in_megabytes("reference", 4096, 4096, 1, program=_SOFT_LOSSES) < 60
 
 
-@pytest.mark.parametrize("kind", ["IBQ", "GumbelVQ", "soft GumbelVQ"])
+@pytest.mark.parametrize("kind", ["IBQ", "soft GumbelVQ"])
 def test_gradients_that_reach_all_codes_make_no_n_by_k_matrix(kind: str) -> None:
-    """16384 x 8192 in float32 is 537 MB; blocks of 2^19 pairs are 2 MB, as integers 4 MB."""
-    assert _growth_in_megabytes(kind, 16384, 8192, 16, program=_ALL_CODES) < 80
+    """4096 x 8192 in float32 is 134 MB; blocks of 2^19 pairs are 2 MB, of integers 4 MB."""
+    assert _growth_in_megabytes(kind, 4096, 8192, 16, program=_ALL_CODES) < 80

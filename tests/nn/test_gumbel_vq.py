@@ -85,8 +85,7 @@ def test_loss_and_gradients_are_those_of_the_dense_form(mode: str, temperature: 
 
 def _noise_of(module: vq.nn.GumbelVQ, x: Tensor) -> Tensor:
     """Its next noise, less a constant per row: log y - logits, with codes that show y itself."""
-    logits = module.to_logits(x.detach()).detach().double()
-    module.to_logits.double()
+    logits = module.to_logits(x).detach().double()
     shown = vq.nn.GumbelVQ(K, D, hard=False, seed=module.seed)
     shown.load_state_dict(module.state_dict())
     shown.set_temperature(1.0)
@@ -161,10 +160,10 @@ def test_the_divergence_is_zero_for_equal_logits_and_log_k_for_certain_ones() ->
     with torch.no_grad():
         for parameter in module.to_logits.parameters():
             parameter.zero_()
-        assert abs(float(module(x).loss)) < 1e-6
+        assert abs(module(x).loss.item()) < 1e-6
         module.to_logits.bias[3] = 1e4
     out = module(x)
-    assert abs(float(out.loss) - float(torch.tensor(K).log())) < 1e-6
+    assert abs(out.loss.item() - float(torch.tensor(K).log())) < 1e-6
     assert (out.indices == 3).all()
 
 

@@ -89,8 +89,9 @@ class Quantizer(nn.Module, ABC):
         problems = [
             problem
             for name, module in self.named_modules(prefix=prefix.rstrip("."))
-            if module is not self and isinstance(module, (FullPrecision, nn.Linear))
-            for problem in _misfits(module, state_dict, f"{name}.")
+            if (module is not self or self._modules)
+            and isinstance(module, (FullPrecision, nn.Linear))
+            for problem in _misfits(module, state_dict, f"{name}." if name else "")
         ]
         if problems:
             raise RuntimeError("; ".join(problems))

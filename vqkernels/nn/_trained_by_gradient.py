@@ -14,7 +14,7 @@ from vqkernels.nn._learned_codebook import LearnedCodebook
 from vqkernels.nn._quantizer import Quantizer
 
 
-class TrainedByGradient(FullPrecision, Quantizer):
+class TrainedByGradient(Quantizer, FullPrecision):
     """K codes of D channels for x of D channels. Parameters and buffers stay float32.
 
     Attributes:

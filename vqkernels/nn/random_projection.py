@@ -19,7 +19,7 @@ from vqkernels.nn.vector_quantizer import VectorQuantizer
 from vqkernels.outputs import VQOutput
 
 
-class RandomProjectionVQ(FullPrecision, Quantizer):
+class RandomProjectionVQ(Quantizer, FullPrecision):
     """Labels for masked prediction (BEST-RQ, Chiu et al. 2022, arXiv 2202.01855)::
 
         u = (x - mean(x)) / std(x)                 (over the channels; x itself without ``norm``)
