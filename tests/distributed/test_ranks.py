@@ -6,7 +6,10 @@ import pytest
 from processes import assert_passed, checks
 
 # A launch costs more than most scripts: one per number of ranks.
-SCRIPTS = {2: ("plain", "ddp", "fsdp", "prepared", "compiled"), 4: ("plain", "ddp", "state")}
+SCRIPTS = {
+    2: ("plain", "ddp", "fsdp", "prepared", "compiled", "vqp"),
+    4: ("plain", "ddp", "state"),
+}
 
 
 @pytest.mark.parametrize(

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from vqkernels import distributed, functional, ops
+from vqkernels import _checks, distributed, functional, ops
 from vqkernels._index_gradient import divergence_from_uniform, drawn_codes, gumbel_lookup
 from vqkernels._numerics import wide
-from vqkernels.compat import _remap
 from vqkernels.compat._peer import Peer
+from vqkernels.compat._remap import Remapped
 
 
-class GumbelQuantize(Peer):
+class GumbelQuantize(Remapped, Peer):
     """taming-transformers' ``GumbelQuantize``: same calls, returns and state_dict.
 
     Codes are drawn from the softmax of ``proj(z)``, in evaluation too, and the gradient is that of
@@ -32,7 +33,6 @@ class GumbelQuantize(Peer):
     codebook_key: ClassVar[str] = "embed.weight"
 
     draws: Tensor
-    used: Tensor
 
     def __init__(
         self,
@@ -43,7 +43,7 @@ class GumbelQuantize(Peer):
         kl_weight: float = 5e-4,
         temp_init: float = 1.0,
         use_vqinterface: bool = True,
-        remap: str | None = None,
+        remap: str | os.PathLike[str] | None = None,
         unknown_index: str | int = "random",
     ) -> None:
         super().__init__()
@@ -55,25 +55,13 @@ class GumbelQuantize(Peer):
         self.proj = nn.Conv2d(num_hiddens, n_embed, 1)
         self.embed = nn.Embedding(n_embed, embedding_dim)
         self.use_vqinterface = use_vqinterface
-        self.remap = remap
-        self.re_embed = n_embed
-        if remap is not None:
-            self.register_buffer("used", _remap.read_npy(remap))
-            self.re_embed = len(self.used)
-            self.unknown_index = unknown_index
-            if unknown_index == "extra":
-                self.unknown_index = self.re_embed
-                self.re_embed += 1
+        self._set_remap(remap, unknown_index, n_embed)
         counter = torch.zeros((), dtype=torch.int64)
         self.register_buffer("draws", counter, persistent=False)
         self._seed = int(torch.randint(1 << 31, ()))
 
     @classmethod
     def arguments_of(cls, theirs: Any) -> dict[str, Any]:
-        unknown = "random"
-        if theirs.remap is not None:
-            extra = theirs.re_embed > len(theirs.used)
-            unknown = "extra" if extra else theirs.unknown_index
         return {
             "num_hiddens": theirs.proj.in_channels,
             "embedding_dim": theirs.embedding_dim,
@@ -82,12 +70,12 @@ class GumbelQuantize(Peer):
             "kl_weight": theirs.kl_weight,
             "temp_init": theirs.temperature,
             "use_vqinterface": theirs.use_vqinterface,
-            "remap": theirs.remap,
-            "unknown_index": unknown,
+            **cls._remap_of(theirs),
         }
 
     def forward(self, z: Tensor, temp: float | None = None, return_logits: bool = False) -> Any:
         """(z_q (B, D, H, W), divergence, (None, None, indices (B, H, W)))."""
+        _checks.vectors(z, self.proj.in_channels, 1, name="z")
         temp = self.temperature if temp is None else temp
         weight, bias, values = self.proj.weight.flatten(1), self.proj.bias, self.embed.weight
         if self.remap is not None:
@@ -119,10 +107,3 @@ class GumbelQuantize(Peer):
         if self.remap is not None:
             indices = self.unmap_to_all(indices)
         return functional.lookup(indices, self.embed.weight)
-
-    def remap_to_used(self, inds: Tensor) -> Tensor:
-        unknown = None if self.unknown_index == "random" else int(self.unknown_index)
-        return _remap.to_used(inds, self.used, unknown)
-
-    def unmap_to_all(self, inds: Tensor) -> Tensor:
-        return _remap.to_all(inds, self.used)

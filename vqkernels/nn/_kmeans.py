@@ -11,7 +11,6 @@ from vqkernels import ops
 from vqkernels.distributed import Group, Statistics
 from vqkernels.nn._ranks import reduce
 
-_ITERATIONS = 10
 _ROWS_PER_CODE = 256
 _SEED = 0
 
@@ -30,8 +29,9 @@ def initialise_(
     channel_dim: int,
     backend: str | None,
     group: Group | None,
+    iterations: int,
 ) -> None:
-    """Lloyd's iterations on at most 256*K rows of x; then ``initialised`` is 1.
+    """``iterations`` of Lloyd's on at most 256*K rows of x; then ``initialised`` is 1.
 
     Changes nothing when ``initialised`` is already 1 or no row is usable. The rows are picked by a
     counter-based permutation: the same batch always gives the same codebook. Codes that ``frozen``
@@ -57,7 +57,7 @@ def initialise_(
         return counts, sums
 
     state = (codebook, cluster_size, embed_sum, initialised)
-    lloyd_(*state, owner, frozen, seeds, found, metric, assign)
+    lloyd_(*state, owner, frozen, seeds, found, metric, assign, iterations)
 
 
 def sampled(
@@ -87,10 +87,11 @@ def lloyd_(
     found: Tensor,
     metric: str,
     assign: Callable[[], tuple[Tensor, Tensor]],
+    iterations: int,
 ) -> None:
     """The iterations, from the first ``found`` seeds; ``assign`` gives the counts and sums."""
     ops.kmeans_start_(codebook, initialised, seeds, found, frozen)
-    for _ in range(_ITERATIONS):
+    for _ in range(iterations):
         counts, sums = assign()
         state = (codebook, cluster_size, embed_sum, initialised)
         ops.kmeans_step_(*state, counts, sums, found, frozen, metric)

@@ -48,7 +48,7 @@ def assert_close(found: nn.Module, expected: nn.Module) -> None:
     state = expected.state_dict()
     for name, tensor in found.state_dict().items():
         difference = (tensor.double() - state[name].double()).abs().max()
-        assert difference <= 2e-6 * state[name].abs().max(), (name, difference)
+        assert difference <= 2e-6 * state[name].double().abs().max(), (name, difference)
 
 
 def on_its_own(module: nn.Module) -> Any:
