@@ -93,6 +93,8 @@ class GumbelQuantize(Remapped, Peer):
         ).to(z.dtype)
         loss = divergence_from_uniform(rows, weight, bias, None, 1, self.n_embed)
         divergence = (self.kl_weight * loss).to(z.dtype)
+        if self.remap is not None:
+            indices = self.remap_to_used(self.used[indices])
         if not self.use_vqinterface:
             return z_q, divergence, indices
         if return_logits:
