@@ -120,8 +120,10 @@ class GumbelVQ(TrainedByGradient):
             channel_dim=channel,
             backend=self.backend,
         )
-        divergence = divergence_from_uniform(x, *logits, mask, channel, self.num_embeddings)
-        return out._replace(loss=out.loss + self.kl_weight * divergence), []
+        if self.kl_weight:
+            divergence = divergence_from_uniform(x, *logits, mask, channel, self.num_embeddings)
+            out = out._replace(loss=out.loss + self.kl_weight * divergence)
+        return out, []
 
     def _choose(self, x: Tensor, channel: int) -> Tensor:
         logits = (self.to_logits.weight, self.to_logits.bias)
