@@ -161,6 +161,10 @@ ARGUMENTS: dict[str, list[tuple[Any, ...]]] = {
             *(*_ADVANCE, _totals(), 40),
         ),
     ],
+    "draw_code": [
+        (X, CODES, CODES[:, 0], MASK, CLOCK, 3),
+        (X.half().T.contiguous().T, CODES, None, None, CLOCK, 0),
+    ],
     "draw_levels": [(ZERO, 5, 8, 0.5, 2, 3, 1)],
     "gather_rows": [(X, MASK, 1, ALONE), (IMAGE.half(), None, 1, ALONE)],
     "nearest_shard": [
@@ -203,6 +207,21 @@ ARGUMENTS: dict[str, list[tuple[Any, ...]]] = {
     "sample_rows": [
         (X, None, CLOCK, 8, 0, "l2", 1),
         (IMAGE, MASK.reshape(2, 3, 4), CLOCK, 30, 1, "cosine", 1),
+    ],
+    "soft_lookup": [
+        (X, CODES, CODES[:, 0], CODES[:, :4], MASK, ONE.float(), CLOCK, 3, True),
+        (X.half(), CODES, None, None, None, None, None, 0, False),
+        (X.double(), CODES, None, CODES, None, None, None, 0, False),
+    ],
+    "soft_lookup_backward": [
+        (
+            *(X[:, :4], X[:, 0], CODES[:, 0], X, CODES, CODES[:, 0], CODES[:, :4], MASK),
+            *(ONE.float(), CLOCK, 3, True, True, True),
+        ),
+        (
+            *(None, X[:, 0], None, X.half(), CODES, None, None, None, None, None, 0),
+            *(True, False, False),
+        ),
     ],
     "tick_": [(ZERO.clone(),)],
 }

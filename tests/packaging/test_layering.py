@@ -21,6 +21,7 @@ PART_OF = dict.fromkeys(
         "_fsq",
         "_given_codes",
         "_health",
+        "_index_gradient",
         "_masks",
         "_nearest_codes",
         "_prepare",
