@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from vqkernels.compat._codebook import PeerCodebook
 from vqkernels.compat._peer import Peer
-from vqkernels.compat._residual_codes import residual_codes
+from vqkernels.compat._residual_codes import all_at_once, residual_codes
 from vqkernels.options import EMA, Revive
 from vqkernels.outputs import VQOutput
 
@@ -99,7 +99,8 @@ class EuclideanCodebookBase(Peer, PeerCodebook):
         """``forward`` with the gradient and the mean squared error: its ``loss``."""
         if not self.training and not self._init_done:
             self.init_codebook(x)
-        return PeerCodebook.forward(self, x)
+        # Under autocast x is shorter than the codes, and the codes are what theirs returns.
+        return PeerCodebook.forward(self, x.to(torch.promote_types(x.dtype, self._decoded)))
 
     def decode(self, indices: Tensor) -> Tensor:
         """Codes of indices (*positions): (*positions, D), in the dtype given to the model."""
@@ -182,7 +183,7 @@ class VectorQuantizationBase(Peer):
             (quantized like x, indices (B, N), loss (1,)). In training the gradient goes straight
             through and the loss is ``commitment_weight * mse(x, sg(q))``; else it is 0.
         """
-        x = self._channels_last(x)
+        x = self._turned(x)
         out = self._codebook.step(self.project_in(x))
         loss = torch.zeros(1, device=x.device)
         if self.training:
@@ -192,34 +193,33 @@ class VectorQuantizationBase(Peer):
                 loss = loss + out.loss * self.commitment_weight
             loss = self._regularized(loss, out)
         quantized = out.quantized if self.training else out.quantized.detach()
-        return self._as_given(self.project_out(quantized)), out.indices, loss
+        return self._turned(self.project_out(quantized)), out.indices, loss
 
     def encode(self, x: Tensor) -> Tensor:
         """Indices (B, N) of x, shaped as in ``forward``."""
-        return self._codebook.encode(self.project_in(self._channels_last(x)))
+        return self._codebook.encode(self.project_in(self._turned(x)))
 
     def decode(self, embed_ind: Tensor) -> Tensor:
         """What indices (B, N) stand for, shaped as x in ``forward``."""
-        return self._as_given(self.project_out(self._codebook.decode(embed_ind)))
+        return self._turned(self.project_out(self._codebook.decode(embed_ind)))
 
     def _regularized(self, loss: Tensor, out: VQOutput) -> Tensor:
         return loss
 
-    def _channels_last(self, x: Tensor) -> Tensor:
+    def _turned(self, x: Tensor) -> Tensor:
+        """Channels-last where x is as given, and back: one and the same."""
         return x if self.channels_last else x.transpose(1, 2)
 
-    def _as_given(self, x: Tensor) -> Tensor:
-        return x if self.channels_last else x.transpose(1, 2)
+    def _is_bare(self) -> bool:
+        """Whether this level is a search in its float32 codebook and no more."""
+        whole = self._codebook._decoded == self.codebook.dtype
+        return whole and isinstance(self.project_in, nn.Identity)
 
-    def _is_plain(self) -> bool:
-        """Whether this level is its codebook and nothing else that could be seen."""
-        hooks = [
-            hook
-            for part in self.modules()
-            for hook in (*part._forward_hooks.values(), *part._forward_pre_hooks.values())
-        ]
-        projected = not isinstance(self.project_in, nn.Identity)
-        return self._codebook._init_done and not projected and not hooks
+    def _may_be_skipped(self) -> bool:
+        """Whether nobody sees that its forward does not run: it learns nothing, has no hooks."""
+        parts = list(self.modules())
+        learns = not self._codebook._init_done or any(part.training for part in parts)
+        return not learns and not any(p._forward_hooks or p._forward_pre_hooks for p in parts)
 
 
 class ResidualVectorQuantizationBase(Peer):
@@ -243,10 +243,10 @@ class ResidualVectorQuantizationBase(Peer):
             (quantized like x, indices (n_q, B, N), losses (n_q, 1)).
         """
         levels = self._levels(n_q)
-        if not self.training and all(level._is_plain() for level in levels):
-            indices = self.encode(x, n_q)
-            zeros = torch.zeros(len(levels), 1, device=x.device)
-            return self.decode(indices).to(x.dtype), indices, zeros
+        if all(level._is_bare() and level._may_be_skipped() for level in levels):
+            found = all_at_once(x, *self._codebooks(levels))
+            if found is not None:
+                return *found, torch.zeros(len(levels), 1, device=x.device)
         return self._level_by_level(x, levels)
 
     def _level_by_level(
@@ -270,9 +270,8 @@ class ResidualVectorQuantizationBase(Peer):
     def encode(self, x: Tensor, n_q: int | None = None) -> Tensor:
         """Indices (n_q, B, N) of x, shaped as a level takes it."""
         levels = self._levels(n_q)
-        if all(isinstance(level.project_in, nn.Identity) for level in levels):
-            channel = -1 if levels[0].channels_last else 1
-            return residual_codes(x, [level.codebook for level in levels], channel)
+        if all(level._is_bare() for level in levels):
+            return residual_codes(x, *self._codebooks(levels))
         codes = []
         for level in levels:
             codes.append(level.encode(x))
@@ -285,6 +284,10 @@ class ResidualVectorQuantizationBase(Peer):
         for level, indices in zip(self._levels(None), q_indices, strict=False):
             total = total + level.decode(indices)
         return total
+
+    def _codebooks(self, levels: Sequence[VectorQuantizationBase]) -> tuple[Sequence[Tensor], int]:
+        """The codes of bare levels, and the dimension of x that holds channels."""
+        return [level.codebook for level in levels], -1 if levels[0].channels_last else 1
 
     def _levels(self, n_q: int | None) -> list[VectorQuantizationBase]:
         found: Any = list(self.layers)[: n_q or len(self.layers)]
