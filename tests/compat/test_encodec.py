@@ -133,6 +133,22 @@ def test_fifty_steps_stay_in_step(name: str) -> None:
     agreement.assert_steps_agree(here, there, batches)
 
 
+def test_the_averages_can_be_changed_between_steps() -> None:
+    here, there = pair("EuclideanCodebook")
+    model = nn.Sequential(copy.deepcopy(there))
+    vq.convert(model)
+    for module in (here, there, model[0]):
+        module(batch("EuclideanCodebook"))
+        module.decay, module.epsilon = 0.5, 0.1
+        module(batch("EuclideanCodebook", 2))
+    for module in (here, model[0]):
+        agreement.assert_in_one_band(module.embed, there.embed)
+    with pytest.raises(ValueError, match="decay must be"):
+        here.decay = 1.5
+    vq.revert(model)
+    assert (model[0].decay, model[0].epsilon) == (0.5, 0.1)
+
+
 @pytest.mark.parametrize("name", CLASSES[1:])
 @pytest.mark.parametrize("width", [D, 4])
 @pytest.mark.parametrize("n", [N, 400])  # 400: all levels in one op

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import torch
@@ -35,6 +36,7 @@ class EuclideanCodebookBase(Peer, PeerCodebook):
     """
 
     codebook_key: ClassVar[str] = "embed"
+    settings: ClassVar[tuple[str, ...]] = ("decay", "epsilon")
     their_names: ClassVar[dict[str, str]] = {
         "initialised": "inited",
         "cluster_size": "cluster_size",
@@ -69,8 +71,6 @@ class EuclideanCodebookBase(Peer, PeerCodebook):
         self.cluster_size.zero_()  # type: ignore[union-attr]
         self._decoded = self.codebook.dtype  # of codes: the state itself stays float32
         self.codebook_size = codebook_size
-        self.decay = decay
-        self.epsilon = epsilon
         self.kmeans_iters = self._kmeans_iterations = kmeans_iters
         self.threshold_ema_dead_code = threshold_ema_dead_code
         self.bug_compatible = bug_compatible
@@ -89,6 +89,29 @@ class EuclideanCodebookBase(Peer, PeerCodebook):
             "epsilon": theirs.epsilon,
             "threshold_ema_dead_code": theirs.threshold_ema_dead_code,
         }
+
+    @property
+    def decay(self) -> float:
+        """Of the moving averages; may be set between two steps."""
+        return self._averages.decay
+
+    @decay.setter
+    def decay(self, decay: float) -> None:
+        self.update = replace(self._averages, decay=decay)
+
+    @property
+    def epsilon(self) -> float:
+        """Smoothing of the cluster sizes; may be set between two steps."""
+        return self._averages.epsilon
+
+    @epsilon.setter
+    def epsilon(self, epsilon: float) -> None:
+        self.update = replace(self._averages, epsilon=epsilon)
+
+    @property
+    def _averages(self) -> EMA:
+        assert isinstance(self.update, EMA)
+        return self.update
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
         """Codes of x, (*positions, D), and their indices. No gradient goes to x."""
@@ -223,7 +246,11 @@ class VectorQuantizationBase(Peer):
 
 
 class ResidualVectorQuantizationBase(Peer):
-    """Residual vector quantization (Zeghidour et al. 2021, arXiv 2107.03312, algorithm 1)."""
+    """Residual vector quantization (Zeghidour et al. 2021, arXiv 2107.03312, algorithm 1).
+
+    Several processes learn the same codebooks, where theirs drift apart. Level after level takes
+    part in that, so all processes have to run the same number of levels in a step.
+    """
 
     codebook_key: ClassVar[str] = "_codebook.embed"
     layers: nn.ModuleList
