@@ -58,8 +58,6 @@ def nearest_step(
 ) -> Step:
     """Table t of ``book`` quantizes ``tables[t]``, (*positions, D)."""
     learns = learns and (ema_update or book.has_dead_code_replacement)
-    if not book.training:
-        tables = [x.detach() for x in tables]
     steps = [
         book.quantize(
             number,
