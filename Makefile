@@ -92,9 +92,10 @@ $(VENV)/tools: $(BIN)/python requirements-build.txt requirements.txt
 	echo "install: $$(( $$(date +%s) - started )) s"
 	@touch $@
 
-$(VENV)/test-tools: $(VENV)/tools requirements-test.txt
+$(VENV)/test-tools: $(VENV)/tools requirements-test.txt requirements-peers.txt
 	@started=$$(date +%s); set -e; \
 	$(PIP) install -q -r $(VENV)/requirements.txt -r requirements-test.txt; \
+	$(PIP) install -q --no-deps -r requirements-peers.txt; \
 	echo "install of the test tools: $$(( $$(date +%s) - started )) s"
 	@touch $@
 

@@ -67,10 +67,12 @@ def assert_steps_agree(
     batches: Sequence[Tensor],
     call: Callable[[nn.Module, Tensor], Any] = lambda module, x: module(x),
     learning_rate: float = 0.01,
+    terms: float = 0.0,
 ) -> None:
     """Trained side by side, the two keep the same state and return the same indices.
 
-    Both copies start from theirs' state. SGD where there are parameters.
+    Both copies start from theirs' state. SGD where there are parameters. ``terms`` as in
+    ``assert_in_one_band``, for the state.
     """
     ours, theirs = copy.deepcopy(ours).train(), copy.deepcopy(theirs).train()
     ours.load_state_dict(theirs.state_dict())
@@ -87,7 +89,7 @@ def assert_steps_agree(
                 optimizer.step()
     for name, value in theirs.state_dict().items():
         if value.is_floating_point():
-            assert_in_one_band(ours.state_dict()[name], value)
+            assert_in_one_band(ours.state_dict()[name], value, terms)
 
 
 def integers(out: Any) -> list[Tensor]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 
-import torch
 from torch import nn
 
 from vqkernels.compat._codebook import PeerCodebook
@@ -47,9 +46,13 @@ def carry(source: nn.Module, target: nn.Module) -> None:
     Parameters, buffers and children that both call by one name become the same objects: an
     optimizer goes on with them. Where one of the two is a PeerCodebook the values are copied.
     """
-    device = _device(source)
-    if device is not None:
-        target.to(device)
+    tensors = list(itertools.chain(source.parameters(), source.buffers()))
+    if tensors:
+        target.to(tensors[0].device)
+    # A PeerCodebook is float32 whatever it is told, so it cannot tell; but it wants to know.
+    dtypes = [tensor.dtype for tensor in tensors if tensor.is_floating_point()]
+    if dtypes and not _has_peers(source):
+        target.to(dtypes[0])
     _carry(source, target)
 
 
@@ -72,12 +75,10 @@ def _carry(source: nn.Module, target: nn.Module) -> None:
     for hooks in _HOOKS:
         target.__dict__[hooks] = source.__dict__[hooks]
     target.training = source.training
+    peer = target if isinstance(target, Peer) else source
+    for name in peer.settings if isinstance(peer, Peer) else ():
+        setattr(target, name, getattr(source, name))
 
 
 def _has_peers(module: nn.Module) -> bool:
     return any(isinstance(part, (Peer, PeerCodebook)) for part in module.modules())
-
-
-def _device(module: nn.Module) -> torch.device | None:
-    tensors = itertools.chain(module.parameters(), module.buffers())
-    return next((tensor.device for tensor in tensors), None)

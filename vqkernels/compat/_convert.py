@@ -103,7 +103,7 @@ def _replacement(theirs: nn.Module) -> nn.Module | None:
     if class_path(kind).startswith("vqkernels."):
         return None
     known = _recognise.exact(kind)
-    if known is not None:
+    if known is not None and not known.copied:  # a copy may bear the path of what it has changed
         return _made(known, theirs)
     reasons = []
     for peer in _recognise.namesakes(kind):
@@ -135,7 +135,7 @@ def _made(peer: type[Peer], theirs: nn.Module) -> Peer:
         check(theirs, ours)
     except AttributeError as error:
         raise _LeftError(f"it lacks an attribute of its class: {error}") from error
-    except (NotImplementedError, TypeError, ValueError, MisfitError) as error:
+    except (NotImplementedError, TypeError, ValueError, OSError, MisfitError) as error:
         raise _LeftError(str(error)) from error
     carry(theirs, ours)
     ours._origin = Origin(class_path(type(theirs)), arguments, type(theirs))

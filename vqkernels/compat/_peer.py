@@ -70,12 +70,14 @@ class Peer(nn.Module):
         copied: projects copy the class instead of importing it. ``convert`` then also takes a
             class of the same name from anywhere, if it proves to do the same.
         codebook_key: last part of the state_dict keys that hold a codebook.
+        settings: plain attributes that users change; ``convert`` and ``revert`` carry them along.
         codebook_axes: dimensions of that tensor that count the codes and their width.
     """
 
     replaces: ClassVar[tuple[str, ...]] = ()
     copied: ClassVar[bool] = False
     codebook_key: ClassVar[str] = "embedding.weight"
+    settings: ClassVar[tuple[str, ...]] = ()
     codebook_axes: ClassVar[tuple[int, int]] = (-2, -1)
 
     _origin: Origin | None = None

@@ -10,7 +10,18 @@ from torch import nn
 
 from vqkernels.compat._peer import Peer, class_path
 
-_LIBRARIES = ("diffusers", "vector_quantize_pytorch")
+_LIBRARIES = (
+    "audiocraft",
+    "dac",
+    "diffusers",
+    "encodec",
+    "mishalaskin",
+    "rosinality",
+    "taming",
+    "transformers",
+    "vector_quantize_pytorch",
+    "zalando",
+)
 _NAMED_LIKE_ONE = re.compile(r"quantiz|codebook|vq|fsq|lfq|bsq", re.IGNORECASE)
 _WITHOUT_CODEBOOK = re.compile(r"fsq|lfq|bsq", re.IGNORECASE)
 

@@ -11,7 +11,6 @@ from vqkernels import ops
 from vqkernels.distributed import Group, Statistics
 from vqkernels.nn._ranks import reduce
 
-_ITERATIONS = 10
 _ROWS_PER_CODE = 256
 _SEED = 0
 
@@ -30,9 +29,9 @@ def initialise_(
     channel_dim: int,
     backend: str | None,
     group: Group | None,
-    iterations: int = _ITERATIONS,
+    iterations: int,
 ) -> None:
-    """Lloyd's iterations on at most 256*K rows of x; then ``initialised`` is 1.
+    """``iterations`` of Lloyd's on at most 256*K rows of x; then ``initialised`` is 1.
 
     Changes nothing when ``initialised`` is already 1 or no row is usable. The rows are picked by a
     counter-based permutation: the same batch always gives the same codebook. Codes that ``frozen``
@@ -88,7 +87,7 @@ def lloyd_(
     found: Tensor,
     metric: str,
     assign: Callable[[], tuple[Tensor, Tensor]],
-    iterations: int = _ITERATIONS,
+    iterations: int,
 ) -> None:
     """The iterations, from the first ``found`` seeds; ``assign`` gives the counts and sums."""
     ops.kmeans_start_(codebook, initialised, seeds, found, frozen)

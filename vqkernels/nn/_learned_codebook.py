@@ -52,6 +52,7 @@ class LearnedCodebook(Packing):
     revived: Tensor | None
     frozen: Tensor | None
     _alike: bool  # whether the ranks of the group have been given one state
+    _kmeans_iterations: int = 10
 
     def __init__(
         self,
@@ -270,6 +271,7 @@ class LearnedCodebook(Packing):
             channel_dim=channel,
             backend=self.backend,
             group=self._group,
+            iterations=self._kmeans_iterations,
         )
 
     @torch.no_grad()

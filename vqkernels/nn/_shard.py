@@ -175,7 +175,10 @@ class Shard(LearnedCodebook):
             return self._sums(rows, indices, usable, 1)
 
         state = (self.codebook, self.cluster_size, self.embed_sum, self.initialised)
-        _kmeans.lloyd_(*state, self._owner_key, None, seeds, found, self.metric, assign)
+        iterations = self._kmeans_iterations
+        _kmeans.lloyd_(
+            *state, self._owner_key, None, seeds, found, self.metric, assign, iterations
+        )
 
     def _misfits(self, state_dict: dict[str, Any], prefix: str) -> list[str]:
         loaded = state_dict.get(f"{prefix}part")
