@@ -71,3 +71,17 @@ def row_norm(rows: Tensor) -> Tensor:
 def unit_rows(rows: Tensor) -> Tensor:
     """x / max(|x|, 1e-12) for every row."""
     return rows / row_norm(rows).clamp(min=TINY)
+
+
+_LOW_32 = 0xFFFFFFFF
+
+
+def mix32(value: Tensor) -> Tensor:
+    """The integer finalizer "lowbias32" (Wellons, hash-prospector) of int64 values.
+
+    It takes the low 32 bits and returns int64 in [0, 2^32); products wrap.
+    """
+    value = value & _LOW_32
+    value = ((value ^ (value >> 16)) * 0x7FEB352D) & _LOW_32
+    value = ((value ^ (value >> 15)) * 0x846CA68B) & _LOW_32
+    return value ^ (value >> 16)

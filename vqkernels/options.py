@@ -165,8 +165,8 @@ class Entropy:
 
     Args:
         weight: factor of the loss, at least 0.
-        temperature: of the soft assignment, above 0; in units of squared distance (l2) or of the
-            cosine.
+        temperature: of the soft assignment, above 0; in units of squared distance (l2), of the
+            cosine, or of the dot product (``IBQ``).
         diversity: factor of the usage term, at least 0.
     """
 

@@ -11,11 +11,20 @@ from torch import Tensor
 from vqkernels import _checks, functional
 from vqkernels.compat._codebook import PeerCodebook
 from vqkernels.compat._embedding_quantizer import probe_images
+from vqkernels.compat._gumbel_quantize import GumbelQuantize
 from vqkernels.compat._one_hot import one_hot
 from vqkernels.compat._peer import Peer, unserved
 from vqkernels.compat._vqgan import BetaQuantizer, RemappingQuantizer, Returned
 from vqkernels.options import EMA
 from vqkernels.outputs import VQOutput
+
+__all__ = [
+    "EMAVectorQuantizer",
+    "EmbeddingEMA",
+    "GumbelQuantize",
+    "VectorQuantizer",
+    "VectorQuantizer2",
+]
 
 _MODULE = "taming.modules.vqvae.quantize"
 

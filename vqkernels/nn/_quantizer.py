@@ -56,6 +56,11 @@ class Quantizer(nn.Module, ABC):
         """The option that gives every vector several codes, each with a place in ``quantized``."""
         return None
 
+    @property
+    def _decoded_dim(self) -> int:
+        """Size of ``quantized`` along ``channel_dim``."""
+        return self.embedding_dim
+
     @abstractmethod
     def encode(self, x: Tensor) -> Tensor:
         """Indices of the nearest codes. Changes no state."""
@@ -84,8 +89,9 @@ class Quantizer(nn.Module, ABC):
         problems = [
             problem
             for name, module in self.named_modules(prefix=prefix.rstrip("."))
-            if module is not self and isinstance(module, (FullPrecision, nn.Linear))
-            for problem in _misfits(module, state_dict, f"{name}.")
+            if (module is not self or self._modules)
+            and isinstance(module, (FullPrecision, nn.Linear))
+            for problem in _misfits(module, state_dict, f"{name}." if name else "")
         ]
         if problems:
             raise RuntimeError("; ".join(problems))

@@ -55,7 +55,7 @@ class Projected(Quantizer):
         _checks.boolean("bias", bias)
         self.project_in = nn.Linear(int(in_dim), quantizer.embedding_dim, bias=bias)
         self.quantizer = quantizer
-        self.project_out = nn.Linear(quantizer.embedding_dim, int(in_dim), bias=bias)
+        self.project_out = nn.Linear(quantizer._decoded_dim, int(in_dim), bias=bias)
         self.in_dim = self.embedding_dim = int(in_dim)
         self.channel_dim = quantizer.channel_dim
         self._code_shape = quantizer._code_shape

@@ -4,10 +4,15 @@ from vqkernels.ops._owners import register_owner
 from vqkernels.ops._recompute import count_both
 from vqkernels.ops.advance import advance_
 from vqkernels.ops.all_reduce import all_reduce_
+from vqkernels.ops.bit_assign import BitAssign, bit_assign, bit_assign_backward
+from vqkernels.ops.bit_codes import bit_codes
 from vqkernels.ops.code_sums import code_sums
+from vqkernels.ops.draw_code import draw_code
 from vqkernels.ops.draw_levels import draw_levels
 from vqkernels.ops.ema_update import ema_update_
+from vqkernels.ops.fsq import FiniteScalarQuantize, fsq, fsq_backward, fsq_lookup
 from vqkernels.ops.gather_rows import gather_rows
+from vqkernels.ops.index_gradient import IndexGradient
 from vqkernels.ops.kmeans_step import kmeans_finish_, kmeans_start_, kmeans_step_
 from vqkernels.ops.lookup import Lookup, lookup, lookup_backward
 from vqkernels.ops.nearest_code import nearest_code
@@ -26,6 +31,8 @@ from vqkernels.ops.sample_rows import sample_rows
 from vqkernels.ops.shard_rows import shard_rows
 from vqkernels.ops.soft_assign import SoftAssign, snapshot, soft_assign
 from vqkernels.ops.soft_assign_backward import soft_assign_backward
+from vqkernels.ops.soft_lookup import SoftLookup, soft_lookup
+from vqkernels.ops.soft_lookup_backward import soft_lookup_backward
 from vqkernels.ops.tick import tick_
 from vqkernels.ops.unit_rows import UnitRows
 from vqkernels.ops.vector_quantize import VectorQuantize
@@ -34,18 +41,29 @@ from vqkernels.ops.vq_backward import vq_backward
 from vqkernels.ops.vq_forward import vq_forward
 
 __all__ = [
+    "BitAssign",
+    "FiniteScalarQuantize",
+    "IndexGradient",
     "Lookup",
     "NormalizeCodes",
     "ResidualQuantize",
     "SoftAssign",
+    "SoftLookup",
     "UnitRows",
     "VectorQuantize",
     "advance_",
     "all_reduce_",
+    "bit_assign",
+    "bit_assign_backward",
+    "bit_codes",
     "code_sums",
     "count_both",
+    "draw_code",
     "draw_levels",
     "ema_update_",
+    "fsq",
+    "fsq_backward",
+    "fsq_lookup",
     "gather_rows",
     "kmeans_finish_",
     "kmeans_start_",
@@ -69,6 +87,8 @@ __all__ = [
     "snapshot",
     "soft_assign",
     "soft_assign_backward",
+    "soft_lookup",
+    "soft_lookup_backward",
     "tick_",
     "vq_assigned",
     "vq_backward",

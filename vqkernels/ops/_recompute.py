@@ -39,6 +39,6 @@ def unless_moved(ctx: Any, grad_x: Tensor, moves: Tensor | None) -> Tensor:
             "a recompute must see the codebook and the draws of its checkpointed forward, "
             f"got {int(moves - ctx.moves)} moves or draws since; several forwards per backward "
             "need EMA(every=...) of that number, with Gradient(...) revive=None, and neither "
-            "Sample(...) nor LevelDropout(...)"
+            "Sample(...) nor LevelDropout(...) nor GumbelVQ"
         )
     return grad_x

@@ -17,7 +17,11 @@ when x or the codebook is float64.
 
 from __future__ import annotations
 
+from vqkernels.backends.reference.bit_assign import bit_assign, bit_assign_backward
+from vqkernels.backends.reference.bit_codes import bit_codes
 from vqkernels.backends.reference.code_sums import code_sums
+from vqkernels.backends.reference.draw_code import draw_code
+from vqkernels.backends.reference.fsq import fsq, fsq_backward, fsq_lookup
 from vqkernels.backends.reference.lookup import lookup
 from vqkernels.backends.reference.nearest_code import nearest_code, score_of
 from vqkernels.backends.reference.nearest_codes import nearest_codes
@@ -26,11 +30,20 @@ from vqkernels.backends.reference.residual_backward import residual_backward
 from vqkernels.backends.reference.sample_codes import sample_codes
 from vqkernels.backends.reference.soft_assign import soft_assign
 from vqkernels.backends.reference.soft_assign_backward import soft_assign_backward
+from vqkernels.backends.reference.soft_lookup import soft_lookup
+from vqkernels.backends.reference.soft_lookup_backward import soft_lookup_backward
 from vqkernels.backends.reference.vq_backward import vq_backward
 from vqkernels.backends.reference.vq_forward import vq_forward
 
 __all__ = [
+    "bit_assign",
+    "bit_assign_backward",
+    "bit_codes",
     "code_sums",
+    "draw_code",
+    "fsq",
+    "fsq_backward",
+    "fsq_lookup",
     "lookup",
     "nearest_code",
     "nearest_codes",
@@ -40,6 +53,8 @@ __all__ = [
     "score_of",
     "soft_assign",
     "soft_assign_backward",
+    "soft_lookup",
+    "soft_lookup_backward",
     "vq_backward",
     "vq_forward",
 ]
