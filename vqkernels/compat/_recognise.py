@@ -32,7 +32,7 @@ def _peers() -> tuple[type[Peer], ...]:
     modules = [importlib.import_module(f"vqkernels.compat.{name}") for name in _LIBRARIES]
     found = [value for module in modules for value in vars(module).values()]
     kinds = [kind for kind in found if isinstance(kind, type) and issubclass(kind, Peer)]
-    return tuple(dict.fromkeys(kind for kind in kinds if "replaces" in vars(kind)))
+    return tuple(dict.fromkeys(kind for kind in kinds if vars(kind).get("replaces")))
 
 
 def exact(kind: type[nn.Module]) -> type[Peer] | None:
