@@ -208,6 +208,7 @@ PYBIND11_MODULE(_native, m) {
   m.def("fma_peak", &fma_peak, py::arg("threads"), py::arg("seconds"));
   vqk::bindings::define_residual(m);
   vqk::bindings::define_soft(m);
+  vqk::bindings::define_fsq(m);
 #ifdef VQK_HAS_CUDA
   vqk::bindings::define_cuda(m);
 #endif

@@ -71,6 +71,30 @@ x = torch.randn(n, d, generator=g).requires_grad_()
 growth(lambda: step(x))
 """
 
+_SIGNS = """
+def step(x):
+    out = module(x)
+    (out.quantized.sum() + out.loss).backward()
+
+module = vq.nn.LFQ(d, backend=backend)
+step(warm.clone().requires_grad_())
+x = torch.randn(n, d, generator=g).requires_grad_()
+growth(lambda: step(x))
+"""
+
+_THEIR_SIGNS = """
+from vqkernels.compat.vector_quantize_pytorch import LFQ
+
+def step(x):
+    out = module(x)
+    (out.quantized.sum() + out.entropy_aux_loss).backward()
+
+module = LFQ(dim=d)
+step(warm[None].clone().requires_grad_())
+x = torch.randn(1, n, d, generator=g).requires_grad_()
+growth(lambda: step(x))
+"""
+
 _ALL_CODES = """
 def step(module, x):
     out = module(x)
@@ -145,6 +169,19 @@ def test_native_losses_over_all_codes_stay_under_64_mb() -> None:
 def test_the_references_losses_make_no_n_by_k_matrix_either() -> None:
     """4096 x 4096 in float64 is 134 MB; its blocks of 512 x 512 are 2 MB each."""
     assert _growth_in_megabytes("reference", 4096, 4096, 1, program=_SOFT_LOSSES) < 60
+
+
+@pytest.mark.parametrize("backend", ["native", "reference"])
+def test_signs_take_no_codebook_and_no_n_by_k_matrix(backend: str) -> None:
+    """N x 2^18 float32 would be 8.6 GB; a few vectors of 2^18 float64 are 2 MB each."""
+    if backend not in available():
+        pytest.skip("native is not built")
+    assert _growth_in_megabytes(backend, 8192, 1, 18, program=_SIGNS) < 100
+
+
+def test_the_stand_in_for_lfq_makes_no_n_by_k_matrix_where_theirs_makes_several() -> None:
+    """4096 x 2^16 float32 is 1 GB."""
+    assert _growth_in_megabytes("", 4096, 1, 16, program=_THEIR_SIGNS) < 100
 
 
 @pytest.mark.parametrize("kind", ["IBQ", "soft GumbelVQ"])

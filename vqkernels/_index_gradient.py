@@ -68,7 +68,7 @@ def product_entropy(
     _, of_rows, mass = ops.SoftLookup.apply(
         rows, codebook, None, None, valid, temperature, None, 0, True, None
     )
-    entropy = mean_entropies(of_rows, mass, valid)
+    entropy = mean_entropies(of_rows, mass, valid, mass.dtype)
     return option.weight * (entropy.per_row - option.diversity * entropy.usage)
 
 

@@ -58,18 +58,20 @@ def code_entropy(
     normaliser, mean, mass = ops.SoftAssign.apply(
         rows, codes, valid, scale, channel, True, backend
     )
-    return mean_entropies(normaliser - mean, mass, valid)
+    return mean_entropies(normaliser - mean, mass, valid, mass.dtype)
 
 
-def mean_entropies(of_rows: Tensor, mass: Tensor, valid: Tensor) -> CodeEntropy:
-    """``CodeEntropy`` of rows' entropies (0 where not valid) and of the codes' mass."""
+def mean_entropies(
+    entropies: Tensor, mass: Tensor, valid: Tensor, dtype: torch.dtype
+) -> CodeEntropy:
+    """Of the entropies of all rows, 0 where not valid, and the sum of their probabilities."""
     count = valid.sum().clamp(min=1)
     share = mass.double() / count
     # A code of no mass has none to lose; log would send it an infinite gradient.
     logs = torch.where(share > 0, share, 1.0).log()
     return CodeEntropy(
-        (sum_of_many(of_rows.reshape(-1)) / count).to(mass.dtype),
-        -sum_of_many(share * logs).to(mass.dtype),
+        (sum_of_many(entropies.reshape(-1)) / count).to(dtype),
+        -sum_of_many((share * logs).reshape(-1)).to(dtype),
     )
 
 

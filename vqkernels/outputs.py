@@ -54,6 +54,8 @@ class CodeUsage(NamedTuple):
     A residual quantizer of L levels has one more dimension, of size L, at the front of every
     shape: each level is described on its own.
 
+    Quantizers of more than 2^20 codes that no codebook holds count nothing: ``counts`` is (0,).
+
     Attributes:
         counts: int64 (K,), valid rows that chose each code.
         mse: float32 (float64 for float64 input) 0-d, mean squared quantization error over the
@@ -65,7 +67,12 @@ class CodeUsage(NamedTuple):
 
     @property
     def perplexity(self) -> Tensor:
-        """exp of the entropy (nats) of the code frequencies: 1 to K; 0 when no row counted."""
+        """exp of the entropy (nats) of the code frequencies: 1 to K; 0 when no row counted.
+
+        NaN where nothing is counted.
+        """
+        if not self.counts.shape[-1]:
+            return torch.full_like(self.mse, torch.nan, dtype=torch.float32)
         total = self.counts.sum(dim=-1)
         p = self.counts.double() / total.clamp(min=1)[..., None]
         entropy = -torch.special.xlogy(p, p).sum(dim=-1)
@@ -73,15 +80,22 @@ class CodeUsage(NamedTuple):
 
     @property
     def active(self) -> Tensor:
-        """int64 0-d, codes that were chosen at least once."""
+        """int64 0-d, codes that were chosen at least once; -1 where nothing is counted."""
+        if not self.counts.shape[-1]:
+            return torch.full_like(self.mse, -1, dtype=torch.int64)
         return (self.counts > 0).sum(dim=-1)
 
     @property
     def active_ceiling(self) -> Tensor:
-        """float32 0-d, codes that uniform use of N rows would hit: K*(1 - (1-1/K)^N)."""
+        """float32 0-d, codes that uniform use of N rows would hit: K*(1 - (1-1/K)^N).
+
+        NaN where nothing is counted.
+        """
         k = self.counts.shape[-1]
+        if not k:
+            return self.perplexity
         n = self.counts.sum(dim=-1).double()
-        hit = torch.where(n > 0, 1.0, 0.0) if k == 1 else 1.0 - (1.0 - 1.0 / k) ** n
+        hit = torch.where(n > 0, 1.0, 0.0) if k <= 1 else 1.0 - (1.0 - 1.0 / k) ** n
         return (k * hit).float()
 
 

@@ -77,6 +77,11 @@ def _soft(dim: int) -> None:
     ops.sample_codes(x, codebook, log_sums.detach(), clock, 0, *options, "triton")
 
 
+def _finite_scalars(*levels: int, dtype: torch.dtype = torch.float32, **options: Any) -> None:
+    x = torch.zeros(_ROWS, len(levels), dtype=dtype, requires_grad=True)
+    vq.nn.FSQ(levels, backend="triton", **options)(x).quantized.sum().backward()
+
+
 def _unit_probe() -> None:
     dispatch.triton_launcher("unit_probe").share_of_bound(torch.device("cpu"))
 
@@ -105,5 +110,9 @@ CALLS: dict[str, Callable[[], None]] = {
     "code sums D=64": lambda: _code_sums(64),
     "soft D=64": lambda: _soft(64),
     "soft D=256": lambda: _soft(256),
+    "finite scalars D=4": lambda: _finite_scalars(8, 5, 5, 5),
+    "finite scalars D=20 bf16": lambda: _finite_scalars(
+        *(8,) * 20, dtype=torch.bfloat16, preserve_symmetry=True, bound="clamp"
+    ),
     "self-check": _unit_probe,
 }

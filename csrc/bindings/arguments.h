@@ -91,6 +91,9 @@ void define_residual(py::module_& m);
 // soft_assign, soft_assign_backward and sample_codes.
 void define_soft(py::module_& m);
 
+// fsq, fsq_backward and fsq_lookup.
+void define_fsq(py::module_& m);
+
 // The submodule `cuda`; in builds with CUDA only.
 void define_cuda(py::module_& m);
 

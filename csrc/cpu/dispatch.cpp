@@ -107,5 +107,8 @@ void soft_assign_backward(const SoftAssignBackward& args) {
   run(&Kernels::soft_assign_backward, args);
 }
 void sample_codes(const SampleCodes& args) { run(&Kernels::sample_codes, args); }
+void fsq(const Fsq& args) { run(&Kernels::fsq, args); }
+void fsq_backward(const FsqBackward& args) { run(&Kernels::fsq_backward, args); }
+int64_t fsq_lookup(const FsqLookup& args) { return run(&Kernels::fsq_lookup, args); }
 
 }  // namespace vqk

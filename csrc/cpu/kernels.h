@@ -3,6 +3,7 @@
 #include "vqk/advance.h"
 #include "vqk/code_sums.h"
 #include "vqk/fma_peak.h"
+#include "vqk/fsq.h"
 #include "vqk/lookup.h"
 #include "vqk/nearest_code.h"
 #include "vqk/nearest_codes.h"
@@ -38,6 +39,9 @@ struct Kernels {
   void (*soft_assign)(const SoftAssign&);
   void (*soft_assign_backward)(const SoftAssignBackward&);
   void (*sample_codes)(const SampleCodes&);
+  void (*fsq)(const Fsq&);
+  void (*fsq_backward)(const FsqBackward&);
+  int64_t (*fsq_lookup)(const FsqLookup&);
 };
 
 namespace portable {
@@ -69,6 +73,9 @@ void residual_backward(const ResidualBackward& args);
 void soft_assign(const SoftAssign& args);
 void soft_assign_backward(const SoftAssignBackward& args);
 void sample_codes(const SampleCodes& args);
+void fsq(const Fsq& args);
+void fsq_backward(const FsqBackward& args);
+int64_t fsq_lookup(const FsqLookup& args);
 }  // namespace VQK_LEVEL
 #endif
 

@@ -309,11 +309,13 @@ def test_a_model_of_their_making_converts_trains_and_reverts(case: str) -> None:
         assert torch.equal(value, present[name])
 
 
-def test_a_copy_that_weighs_its_loss_differently_is_left() -> None:
+@pytest.mark.parametrize("module", [__name__, "taming.modules.vqvae.quantize"])
+def test_a_copy_that_weighs_its_loss_differently_is_left(module: str) -> None:
     class VectorQuantizer(theirs.VectorQuantizer):
         def forward(self, z: Tensor) -> tuple:
             quantized, loss, info = super().forward(z)
             return quantized, 2 * loss, info
 
+    VectorQuantizer.__module__, VectorQuantizer.__qualname__ = module, "VectorQuantizer"
     (entry,) = vq.convert(nn.Sequential(VectorQuantizer(**LEGACY))).left
     assert "returned value 1 differs" in str(entry.reason)

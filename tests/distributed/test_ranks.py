@@ -7,7 +7,7 @@ from processes import assert_passed, checks
 
 # A launch costs more than most scripts: one per number of ranks.
 SCRIPTS = {
-    2: ("plain", "ddp", "fsdp", "prepared", "compiled", "vqp"),
+    2: ("plain", "ddp", "fsdp", "prepared", "compiled", "vqp", "rosinality"),
     4: ("plain", "ddp", "state"),
 }
 

@@ -21,6 +21,7 @@ ZERO, ONE, CLOCK = torch.tensor(0), torch.tensor(1), torch.tensor(5)
 ROWS, FOUND = torch.ones(4, 6), torch.tensor(4)
 IMAGE = cases.LAYOUTS["channels last"](X)[0]
 IMAGE_INDICES = INDICES.reshape(2, 3, 4)
+LEVELS = [4, 4, 3, 3, 4, 6]
 
 
 def _floats() -> Tensor:
@@ -31,6 +32,7 @@ def _ema() -> tuple[Tensor, ...]:
     return CODES.clone(), _floats(), CODES.clone()
 
 
+BITS = X.reshape(24, 2, 3)
 LOGSUMEXP = torch.linspace(-9.0, -5.0, 24, dtype=torch.float64)
 
 
@@ -50,6 +52,12 @@ _BACKWARD = ("straight_through", 0.25, 1.0)
 _BOTH = (1, torch.float32, True, True, None)
 # op -> argument lists: with and without every optional one
 ARGUMENTS: dict[str, list[tuple[Any, ...]]] = {
+    "bit_assign": [(BITS, None, 4.0, 0.0), (BITS.half(), MASK, 4.0, 1e-5)],
+    "bit_assign_backward": [
+        (None, torch.ones(2, 8).double(), BITS, MASK, 4.0, 0.0),
+        (torch.ones(24, 2).double(), None, BITS.half(), None, 4.0, 1e-5),
+    ],
+    "bit_codes": [(INDICES, 4, 1.0, 1), (IMAGE_INDICES, 62, 0.5, 1)],
     "prepare": [(CODES, "l2", None), (CODES.half(), "cosine", "reference")],
     "nearest_code": [
         (X, CODES, None, "l2", 1, None),
@@ -108,6 +116,22 @@ ARGUMENTS: dict[str, list[tuple[Any, ...]]] = {
             *(X, ONE.float(), None, None, _NOTHING, BOOKS, MASK, 24),
             *(False, *_BACKWARD, 1, torch.float32, False, True, "reference"),
         ),
+    ],
+    "fsq": [
+        (X, None, LEVELS, False, "tanh", 0, 1, None),
+        (X, MASK, LEVELS, True, "clamp", 3456, 1, "reference"),
+        (IMAGE.half(), MASK.reshape(2, 3, 4), LEVELS, True, "tanh", 3456, 1, None),
+        (X.double(), MASK, LEVELS, False, "clamp", 0, 1, None),
+    ],
+    "fsq_backward": [
+        (X, X, None, LEVELS, False, "tanh", 1, None),
+        (IMAGE.half(), IMAGE.half(), MASK.reshape(2, 3, 4), LEVELS, True, "clamp", 1, None),
+        (X, X, MASK, LEVELS, False, "tanh", 1, "reference"),
+    ],
+    "fsq_lookup": [
+        (INDICES, LEVELS, False, 1),
+        (IMAGE_INDICES.int(), LEVELS, True, 1),
+        (INDICES[:0], LEVELS, False, 0),
     ],
     "lookup": [(INDICES, CODES, 1), (IMAGE_INDICES, CODES.half(), 1), (INDICES[:0], CODES, 0)],
     "lookup_backward": [(X, INDICES, 11, 1), (IMAGE.half(), IMAGE_INDICES, 11, 1)],
@@ -278,6 +302,9 @@ def test_fakes_have_the_strides_of_the_results(layout: str, dtype: torch.dtype) 
                 *(*weights, channel_dim, dtype, True, True, None),
             ),
         ),
+        ("fsq", (x, mask, LEVELS, False, "tanh", 3456, channel_dim, None)),
+        ("fsq_backward", (x, x, mask, LEVELS, False, "tanh", channel_dim, None)),
+        ("fsq_lookup", (indices, LEVELS, False, channel_dim)),
         ("lookup", (indices, CODES.to(dtype), channel_dim)),
         ("lookup_backward", (x, indices, 11, channel_dim)),
         ("code_sums", (x, indices, 11, mask, "l2", channel_dim, None)),

@@ -16,7 +16,10 @@ LAYERS = ("backends", "ops", "functional", "nn", "compat")
 PART_OF = dict.fromkeys(
     (
         "_assign",
+        "_bit_codes",
         "_explain",
+        "_fsq",
+        "_given_codes",
         "_health",
         "_index_gradient",
         "_masks",

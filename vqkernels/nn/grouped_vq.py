@@ -200,9 +200,11 @@ class GroupedVQ(Quantizer):
 
 
 def _stack_usage(usages: list[CodeUsage]) -> CodeUsage:
+    """Side by side. Counts that one of them lacks are nobody's: zeros would read as no rows."""
     sizes = [usage.counts.shape[-1] for usage in usages]
+    width = max(sizes) if all(sizes) else 0
     counts = [
-        nn.functional.pad(usage.counts, (0, max(sizes) - size))
+        nn.functional.pad(usage.counts, (0, width - size))
         for usage, size in zip(usages, sizes, strict=True)
     ]
     return CodeUsage(torch.stack(counts), torch.stack([usage.mse for usage in usages]))

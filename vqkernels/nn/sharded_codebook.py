@@ -10,13 +10,14 @@ import torch.distributed as dist
 from torch import Tensor
 
 from vqkernels import _checks, ops
+from vqkernels._given_codes import quantize_to_given
 from vqkernels._layout import row_shape
 from vqkernels.nn._full_precision import FullPrecision
 from vqkernels.nn._learned_codebook import DEFAULT_REVIVE, LearnedCodebook
 from vqkernels.nn._quantizer import Learnt, Quantizer
 from vqkernels.nn._shard import Shard
 from vqkernels.options import EMA, Gradient, Revive
-from vqkernels.outputs import CodeUsage, VQOutput
+from vqkernels.outputs import VQOutput
 
 
 class _Rows(NamedTuple):
@@ -156,32 +157,20 @@ class ShardedCodebook(FullPrecision, Quantizer):
         if rows.own is not None:
             codes = codes[rows.own]
             indices = indices[rows.own].reshape(row_shape(x, channel))
-        return self._quantized(x, mask, channel, indices, codes), learnt
-
-    def _quantized(
-        self, x: Tensor, mask: Tensor | None, channel: int, indices: Tensor, codes: Tensor
-    ) -> VQOutput:
-        """The step of ``vector_quantize`` on a codebook that holds row n's code as its code n."""
-        shard, n = self._shard, indices.numel()
-        quantized, loss, _, mse, used, _ = ops.VectorQuantize.apply(
+        out = quantize_to_given(
             x,
-            codes if n > 0 else codes.new_zeros(1, self.embedding_dim),
-            None,
-            mask,
-            torch.arange(n, device=x.device).reshape(indices.shape),
-            shard.metric,
-            self.estimator,
-            self.commitment_weight,
-            0.0,
-            channel,
-            False,
-            shard.backend,
-            None if torch.compiler.is_compiling() else shard._moves,
+            codes,
+            indices,
+            self.num_embeddings,
+            commitment_weight=self.commitment_weight,
+            estimator=self.estimator,
+            metric=shard.metric,
+            mask=mask,
+            channel_dim=channel,
+            backend=shard.backend,
+            moves=shard._moves,
         )
-        counts = torch.zeros(self.num_embeddings, dtype=torch.int64, device=x.device)
-        counts.scatter_add_(0, indices.reshape(-1), used[:n])
-        indices = indices if mask is None else indices.masked_fill(~mask, -1)
-        return VQOutput(quantized, indices, loss, CodeUsage(counts, mse))
+        return out, learnt
 
     def _rows(self, x: Tensor, mask: Tensor | None, channel: int) -> _Rows:
         group = self._shard.group if self.gather else None

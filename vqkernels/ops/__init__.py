@@ -4,10 +4,13 @@ from vqkernels.ops._owners import register_owner
 from vqkernels.ops._recompute import count_both
 from vqkernels.ops.advance import advance_
 from vqkernels.ops.all_reduce import all_reduce_
+from vqkernels.ops.bit_assign import BitAssign, bit_assign, bit_assign_backward
+from vqkernels.ops.bit_codes import bit_codes
 from vqkernels.ops.code_sums import code_sums
 from vqkernels.ops.draw_code import draw_code
 from vqkernels.ops.draw_levels import draw_levels
 from vqkernels.ops.ema_update import ema_update_
+from vqkernels.ops.fsq import FiniteScalarQuantize, fsq, fsq_backward, fsq_lookup
 from vqkernels.ops.gather_rows import gather_rows
 from vqkernels.ops.index_gradient import IndexGradient
 from vqkernels.ops.kmeans_step import kmeans_finish_, kmeans_start_, kmeans_step_
@@ -38,6 +41,8 @@ from vqkernels.ops.vq_backward import vq_backward
 from vqkernels.ops.vq_forward import vq_forward
 
 __all__ = [
+    "BitAssign",
+    "FiniteScalarQuantize",
     "IndexGradient",
     "Lookup",
     "NormalizeCodes",
@@ -48,11 +53,17 @@ __all__ = [
     "VectorQuantize",
     "advance_",
     "all_reduce_",
+    "bit_assign",
+    "bit_assign_backward",
+    "bit_codes",
     "code_sums",
     "count_both",
     "draw_code",
     "draw_levels",
     "ema_update_",
+    "fsq",
+    "fsq_backward",
+    "fsq_lookup",
     "gather_rows",
     "kmeans_finish_",
     "kmeans_start_",

@@ -24,6 +24,8 @@ _ON_CUDA = {
             "vq_forward",
             "vq_assigned",
             "vq_backward",
+            "fsq",
+            "fsq_backward",
             "residual",
             "residual_backward",
             "lookup",

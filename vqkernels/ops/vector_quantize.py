@@ -51,7 +51,8 @@ class VectorQuantize(Function):
         loss = mse * (commitment_weight + codebook_weight)
         ctx.save_for_backward(x, rows, indices, keep_moves(ctx, moves))
         ctx.options = (
-            codebook.shape[0],
+            # The compiler makes a constant of it: where it is a number of rows, of every size.
+            codebook.shape[0] if ctx.needs_input_grad[1] else 1,
             metric,
             estimator,
             commitment_weight,

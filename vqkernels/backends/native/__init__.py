@@ -9,6 +9,7 @@ from __future__ import annotations
 from vqkernels.backends.native._core import build_info, cuda_missing, missing
 from vqkernels.backends.native.advance import advance
 from vqkernels.backends.native.code_sums import code_sums
+from vqkernels.backends.native.fsq import fsq, fsq_backward, fsq_lookup
 from vqkernels.backends.native.lookup import lookup
 from vqkernels.backends.native.nearest_code import nearest_code
 from vqkernels.backends.native.nearest_codes import nearest_codes
@@ -30,6 +31,9 @@ __all__ = [
     "build_info",
     "code_sums",
     "cuda_missing",
+    "fsq",
+    "fsq_backward",
+    "fsq_lookup",
     "lookup",
     "missing",
     "nearest_code",

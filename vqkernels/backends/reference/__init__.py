@@ -17,8 +17,11 @@ when x or the codebook is float64.
 
 from __future__ import annotations
 
+from vqkernels.backends.reference.bit_assign import bit_assign, bit_assign_backward
+from vqkernels.backends.reference.bit_codes import bit_codes
 from vqkernels.backends.reference.code_sums import code_sums
 from vqkernels.backends.reference.draw_code import draw_code
+from vqkernels.backends.reference.fsq import fsq, fsq_backward, fsq_lookup
 from vqkernels.backends.reference.lookup import lookup
 from vqkernels.backends.reference.nearest_code import nearest_code, score_of
 from vqkernels.backends.reference.nearest_codes import nearest_codes
@@ -33,8 +36,14 @@ from vqkernels.backends.reference.vq_backward import vq_backward
 from vqkernels.backends.reference.vq_forward import vq_forward
 
 __all__ = [
+    "bit_assign",
+    "bit_assign_backward",
+    "bit_codes",
     "code_sums",
     "draw_code",
+    "fsq",
+    "fsq_backward",
+    "fsq_lookup",
     "lookup",
     "nearest_code",
     "nearest_codes",
