@@ -95,7 +95,7 @@ class CodeUsage(NamedTuple):
         if not k:
             return self.perplexity
         n = self.counts.sum(dim=-1).double()
-        hit = torch.where(n > 0, 1.0, 0.0) if k <= 1 else 1.0 - (1.0 - 1.0 / k) ** n
+        hit = torch.where(n > 0, 1.0, 0.0) if k == 1 else 1.0 - (1.0 - 1.0 / k) ** n
         return (k * hit).float()
 
 

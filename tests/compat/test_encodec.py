@@ -81,7 +81,7 @@ def test_a_call_gives_their_values_and_gradients(name: str, training: bool) -> N
         if training and name != "EuclideanCodebook":
             results.append(agreement.gradients(module, x, lambda m, x: m(x)))
         else:
-            results.append((module(x), None, None))
+            results.append((module(x.clone().requires_grad_()), None, None))
     (out, grad, _), (expected, expected_grad, _) = results
     for one, other in zip(out, expected, strict=True):
         if other.is_floating_point():
@@ -131,6 +131,22 @@ def test_fifty_steps_stay_in_step(name: str) -> None:
         rows = agreement.with_margin(codes, 2 * N, seed).reshape(2, N, D)
         batches.append(rows if name == "EuclideanCodebook" else rows.transpose(1, 2))
     agreement.assert_steps_agree(here, there, batches)
+
+
+def test_the_averages_can_be_changed_between_steps() -> None:
+    here, there = pair("EuclideanCodebook")
+    model = nn.Sequential(copy.deepcopy(there))
+    vq.convert(model)
+    for module in (here, there, model[0]):
+        module(batch("EuclideanCodebook"))
+        module.decay, module.epsilon = 0.5, 0.1
+        module(batch("EuclideanCodebook", 2))
+    for module in (here, model[0]):
+        agreement.assert_in_one_band(module.embed, there.embed)
+    with pytest.raises(ValueError, match="decay must be"):
+        here.decay = 1.5
+    vq.revert(model)
+    assert (model[0].decay, model[0].epsilon) == (0.5, 0.1)
 
 
 @pytest.mark.parametrize("name", CLASSES[1:])
@@ -232,11 +248,12 @@ def test_kmeans_runs_as_many_iterations_as_asked() -> None:
     assert found[3] == pytest.approx(float(found[2]), rel=1e-2)
 
 
-def test_a_step_compiles_in_one_graph() -> None:
+@pytest.mark.parametrize(("training", "n"), [(True, N), (False, N), (False, 400)])
+def test_a_step_compiles_in_one_graph(training: bool, n: int) -> None:
     here, _ = pair("ResidualVectorQuantization")
-    twin = copy.deepcopy(here)
+    twin = copy.deepcopy(here.train(training))
     compiled = torch.compile(here, fullgraph=True, backend="aot_eager")
-    x = batch("ResidualVectorQuantization")
+    x = batch("ResidualVectorQuantization", n=n)
     for _ in range(2):
         for one, other in zip(compiled(x), twin(x), strict=True):
             assert torch.equal(one, other)
@@ -258,17 +275,39 @@ def test_half_precision_keeps_the_state_in_float32(first: str, width: int, train
     assert all(value.dtype == torch.float32 for name, value in state if "_codebook" in name)
 
 
-def test_autocast_changes_neither_codes_nor_state() -> None:
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_autocast_changes_neither_codes_nor_state(dtype: torch.dtype) -> None:
     here, _ = pair("ResidualVectorQuantization")
     twin = copy.deepcopy(here)
-    x = batch("ResidualVectorQuantization")
+    x = batch("ResidualVectorQuantization").to(dtype)
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        _, indices, losses = here(x)
-    _, expected, expected_losses = twin(x)
-    assert torch.equal(indices, expected)
-    assert torch.equal(losses, expected_losses)
+        out = here(x)
+    for one, other in zip(out, twin(x.float()), strict=True):
+        assert torch.equal(one, other)
     for name, value in twin.state_dict().items():
         assert torch.equal(here.state_dict()[name], value)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("n", [N, 400])  # 400: all levels in one op
+def test_encode_gives_the_codes_of_a_forward(n: int, dtype: torch.dtype) -> None:
+    here, _ = pair("ResidualVectorQuantization")
+    here.eval().to(dtype)
+    x = batch("ResidualVectorQuantization", n=n).to(dtype)
+    quantized, indices, _ = here(x)
+    assert torch.equal(here.encode(x), indices)
+    assert torch.equal(here.decode(indices), quantized)
+
+
+@pytest.mark.parametrize("n", [N, 400])  # 400: all levels in one op
+def test_evaluation_shows_a_row_that_is_not_finite(n: int) -> None:
+    here, _ = pair("ResidualVectorQuantization")
+    x = batch("ResidualVectorQuantization", n=n)
+    x[1, 2, 7] = torch.nan
+    quantized, indices, _ = here.eval()(x)
+    assert quantized[1, :, 7].isnan().all()
+    assert quantized.isnan().sum() == D
+    assert not indices[:, 1, 7].any()
 
 
 def test_a_row_that_is_not_finite_shows_and_counts_nowhere() -> None:

@@ -186,6 +186,24 @@ def test_a_file_without_a_vector_of_integers_is_refused(tmp_path: Path, array: A
         ours.VectorQuantizer2(**LEGACY, remap=tmp_path / "used.npy")
 
 
+@pytest.mark.parametrize("dtype", [np.int64, np.int32, np.int16, np.int8, np.uint8])
+@pytest.mark.parametrize("version", [(1, 0), (2, 0)])
+def test_a_file_may_hold_any_integers(tmp_path: Path, dtype: Any, version: Any) -> None:
+    used = np.array([9, 3, 20], dtype=dtype)
+    with open(tmp_path / "used.npy", "wb") as file:
+        np.lib.format.write_array(file, used, version=version)
+    made = ours.VectorQuantizer2(**LEGACY, remap=tmp_path / "used.npy")
+    assert torch.equal(made.used, torch.from_numpy(used))
+
+
+def test_another_kind_of_file_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "used.txt").write_text("9 3 20")
+    with pytest.raises(ValueError, match=r"remap must be a \.npy file, got '.*used.txt'"):
+        ours.VectorQuantizer2(**LEGACY, remap=tmp_path / "used.txt")
+    with pytest.raises(FileNotFoundError):
+        ours.VectorQuantizer2(**LEGACY, remap=tmp_path / "nothing.npy")
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

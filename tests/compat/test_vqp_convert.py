@@ -92,6 +92,18 @@ def test_a_converted_model_does_the_same_and_comes_back(name: str) -> None:
     agreement.assert_in_one_band(made(x)[0], trained)
 
 
+def test_a_codebook_that_waits_for_kmeans_still_does() -> None:
+    made = model("k-means")
+    vq.convert(made)
+    assert not made.quantizer.codebook.any()
+    made(torch.randn(2, 50, D))
+    assert made.quantizer.codebook.any(dim=1).all()
+    vq.revert(made)
+    before = made.quantizer.codebook.clone()
+    made.eval()(torch.randn(2, 50, D))
+    assert torch.equal(made.quantizer.codebook, before)
+
+
 @pytest.mark.parametrize("name", KINDS)
 def test_all_arguments_are_read_back(name: str) -> None:
     """Ours from theirs is ours from the arguments: the two write the same options."""

@@ -128,6 +128,16 @@ def test_a_revived_code_starts_at_the_limit() -> None:
     assert torch.equal(module.codebook, before)
 
 
+@pytest.mark.parametrize("options", [{}, {"manual_ema_update": True}], ids=["average", "manual"])
+def test_no_code_is_replaced_by_a_masked_row(options: dict[str, Any]) -> None:
+    module = VectorQuantize(dim=D, codebook_size=K, threshold_ema_dead_code=2, **options)
+    module._codebook.cluster_size.fill_(100.0)
+    module._codebook.cluster_size[0, 3] = 0.0
+    before = module.codebook.clone()
+    module(torch.randn(1, 200, D), mask=torch.zeros(1, 200, dtype=torch.bool))
+    assert torch.equal(module.codebook, before)
+
+
 def test_no_code_is_replaced_without_a_limit() -> None:
     ours, theirs = pair("VectorQuantize", dim=D, codebook_size=K)
     ours.codebook = theirs.codebook = torch.full((K, D), 1e3).cumsum(0)

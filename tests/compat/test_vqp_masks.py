@@ -43,12 +43,13 @@ def test_masked_positions_count_nowhere(name: str) -> None:
     mask = torch.arange(50) < 40
     x = torch.randn(1, 50, D)
     nan = torch.where(mask[:, None], x, torch.nan)
-    out, grad, _ = agreement.gradients(padded, nan, lambda m, x: m(x, mask=mask[None]))
+    out, grad, learnt = agreement.gradients(padded, nan, lambda m, x: m(x, mask=mask[None]))
     expected, _, _ = agreement.gradients(alone, x[:, :40], lambda m, x: m(x))
     assert torch.equal(out[1][..., :40, :] if out[1].ndim > 2 else out[1][:, :40], expected[1])
     assert (out[1][..., 40:, :] if out[1].ndim > 2 else out[1][:, 40:]).unique().tolist() == [-1]
     assert not out[0][:, 40:].any()
     assert not grad[:, 40:].any()
+    assert all(g is None or g.isfinite().all() for g in learnt.values())
     agreement.assert_in_one_band(out[0][:, :40], expected[0])
     agreement.assert_in_one_band(out[2], expected[2])
     for key, value in alone.state_dict().items():

@@ -184,6 +184,16 @@ def test_levels_that_do_not_fit_are_named(options: dict[str, Any], message: str)
         ResidualVQ(**{"dim": D, "codebook_size": K, **options})
 
 
+def test_bad_statistics_are_explained_and_change_nothing() -> None:
+    module = VectorQuantize(dim=D, codebook_size=K, threshold_ema_dead_code=2, codebook_dim=4)
+    before = module.codebook.clone()
+    with pytest.raises(ValueError, match=r"indices must have shape \(1, 4\), got \(1, 5\)"):
+        module.update_indices(torch.randn(1, 4, D), torch.zeros(1, 5, dtype=torch.int64))
+    with pytest.raises(ValueError, match="x must have size 4 in dimension 2"):
+        module.expire_codes_(torch.randn(1, 4, D))
+    assert torch.equal(module.codebook, before)
+
+
 def test_bad_indices_are_explained() -> None:
     heads = VectorQuantize(dim=D, codebook_size=K, heads=2, separate_codebook_per_head=True)
     with pytest.raises(ValueError, match=r"indices must have shape \(\*positions, 2\)"):

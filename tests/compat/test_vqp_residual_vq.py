@@ -48,6 +48,13 @@ CALLS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
         for seed in range(4)
     },
     **{
+        f"dropout from the third, seed {seed}": (
+            {"quantize_dropout": True, "quantize_dropout_cutoff_index": 2},
+            {"rand_quantize_dropout_fixed_seed": seed},
+        )
+        for seed in range(3)
+    },
+    **{
         f"structured dropout, seed {seed}": (
             {
                 "quantize_dropout": True,

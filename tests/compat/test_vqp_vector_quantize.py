@@ -127,6 +127,30 @@ def test_a_call_is_theirs(name: str) -> None:
     assert_same_step(ours, theirs, torch.randn(shape), lambda m, x: m(x, **arguments))
 
 
+@pytest.mark.parametrize("options", [{}, BY_GRADIENT], ids=["average", "gradient"])
+def test_gradients_in_evaluation_are_theirs(options: dict[str, Any]) -> None:
+    """None for the nearest code; for several of them those of how far they are."""
+    ours, theirs = pair("VectorQuantize", dim=D, codebook_size=K, **options)
+    ours.eval()
+    theirs.eval()
+    x = torch.randn(SEQUENCE, requires_grad=True)
+    for arguments in ({}, {"topk": 3}):
+        one, other = ours(x, **arguments), theirs(x, **arguments)
+        assert one[0].requires_grad == other[0].requires_grad
+        assert one[2].requires_grad == other[2].requires_grad
+    (grad,) = torch.autograd.grad(one[2].sum(), x)
+    (expected,) = torch.autograd.grad(other[2].sum(), x)
+    agreement.assert_in_one_band(grad, expected)
+
+
+@pytest.mark.parametrize("options", [{}, {"commitment_weight": 0.0}], ids=["mse", "nothing"])
+def test_the_loss_has_a_backward_where_nothing_needs_a_gradient(options: dict[str, Any]) -> None:
+    for module in pair("VectorQuantize", dim=D, codebook_size=K, **options):
+        module(torch.randn(SEQUENCE))[2].backward()
+        with torch.no_grad():
+            module(torch.randn(SEQUENCE))
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
 def test_other_dtypes_return_theirs(dtype: torch.dtype) -> None:
     ours, theirs = pair("VectorQuantize", dim=D, codebook_size=K)

@@ -1,8 +1,9 @@
-"""What encodec and audiocraft share: EMA codebooks, and levels of them."""
+"""The EMA codebook that encodec and audiocraft share."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, ClassVar
 
 import torch
@@ -10,7 +11,6 @@ from torch import Tensor, nn
 
 from vqkernels.compat._codebook import PeerCodebook
 from vqkernels.compat._peer import Peer
-from vqkernels.compat._residual_codes import residual_codes
 from vqkernels.options import EMA, Revive
 from vqkernels.outputs import VQOutput
 
@@ -35,6 +35,7 @@ class EuclideanCodebookBase(Peer, PeerCodebook):
     """
 
     codebook_key: ClassVar[str] = "embed"
+    settings: ClassVar[tuple[str, ...]] = ("decay", "epsilon")
     their_names: ClassVar[dict[str, str]] = {
         "initialised": "inited",
         "cluster_size": "cluster_size",
@@ -69,8 +70,6 @@ class EuclideanCodebookBase(Peer, PeerCodebook):
         self.cluster_size.zero_()  # type: ignore[union-attr]
         self._decoded = self.codebook.dtype  # of codes: the state itself stays float32
         self.codebook_size = codebook_size
-        self.decay = decay
-        self.epsilon = epsilon
         self.kmeans_iters = self._kmeans_iterations = kmeans_iters
         self.threshold_ema_dead_code = threshold_ema_dead_code
         self.bug_compatible = bug_compatible
@@ -90,6 +89,29 @@ class EuclideanCodebookBase(Peer, PeerCodebook):
             "threshold_ema_dead_code": theirs.threshold_ema_dead_code,
         }
 
+    @property
+    def decay(self) -> float:
+        """Of the moving averages; may be set between two steps."""
+        return self._averages.decay
+
+    @decay.setter
+    def decay(self, decay: float) -> None:
+        self.update = replace(self._averages, decay=decay)
+
+    @property
+    def epsilon(self) -> float:
+        """Smoothing of the cluster sizes; may be set between two steps."""
+        return self._averages.epsilon
+
+    @epsilon.setter
+    def epsilon(self, epsilon: float) -> None:
+        self.update = replace(self._averages, epsilon=epsilon)
+
+    @property
+    def _averages(self) -> EMA:
+        assert isinstance(self.update, EMA)
+        return self.update
+
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
         """Codes of x, (*positions, D), and their indices. No gradient goes to x."""
         out = self.step(x)
@@ -99,7 +121,8 @@ class EuclideanCodebookBase(Peer, PeerCodebook):
         """``forward`` with the gradient and the mean squared error: its ``loss``."""
         if not self.training and not self._init_done:
             self.init_codebook(x)
-        return PeerCodebook.forward(self, x)
+        # Under autocast x is shorter than the codes, and the codes are what theirs returns.
+        return PeerCodebook.forward(self, x.to(torch.promote_types(x.dtype, self._decoded)))
 
     def decode(self, indices: Tensor) -> Tensor:
         """Codes of indices (*positions): (*positions, D), in the dtype given to the model."""
@@ -134,159 +157,3 @@ class EuclideanCodebookBase(Peer, PeerCodebook):
 
     def _to_ours(self, name: str, tensor: Tensor) -> Tensor:
         return tensor.reshape(()) if name == "initialised" else tensor
-
-
-class VectorQuantizationBase(Peer):
-    """One level: a codebook, between projections where its width is not that of the input."""
-
-    codebook_key: ClassVar[str] = "_codebook.embed"
-    settings: ClassVar[tuple[str, ...]] = ("commitment_weight",)
-    _codebook_class: ClassVar[type[EuclideanCodebookBase]]
-    project_in: nn.Module
-    project_out: nn.Module
-    channels_last: bool = False
-
-    def __init__(
-        self, dim: int, codebook_dim: int | None, commitment_weight: float, **codebook: Any
-    ) -> None:
-        super().__init__()
-        width = dim if codebook_dim is None else codebook_dim
-        self.project_in = nn.Identity() if width == dim else nn.Linear(dim, width)
-        self.project_out = nn.Identity() if width == dim else nn.Linear(width, dim)
-        self._codebook = self._codebook_class(dim=width, **codebook)
-        self.epsilon = self._codebook.epsilon
-        self.codebook_size = self._codebook.codebook_size
-        self.commitment_weight = commitment_weight
-
-    @classmethod
-    def arguments_of(cls, theirs: Any) -> dict[str, Any]:
-        arguments = EuclideanCodebookBase.arguments_of(theirs._codebook)
-        width = arguments.pop("dim")
-        projected = isinstance(theirs.project_in, nn.Linear)
-        return {
-            "dim": theirs.project_in.in_features if projected else width,
-            "codebook_dim": width,
-            "commitment_weight": theirs.commitment_weight,
-            **arguments,
-        }
-
-    @property
-    def codebook(self) -> Tensor:
-        """The codes, (K, D)."""
-        return self._codebook.codebook
-
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Quantizes x, (B, dim, N), or (B, N, dim) with ``channels_last``.
-
-        Returns:
-            (quantized like x, indices (B, N), loss (1,)). In training the gradient goes straight
-            through and the loss is ``commitment_weight * mse(x, sg(q))``; else it is 0.
-        """
-        x = self._channels_last(x)
-        out = self._codebook.step(self.project_in(x))
-        loss = torch.zeros(1, device=x.device)
-        if self.training:
-            if not torch.compiler.is_compiling():  # which makes no leaves
-                loss.requires_grad_()  # so that backward() may be called where x is a constant
-            if self.commitment_weight > 0:
-                loss = loss + out.loss * self.commitment_weight
-            loss = self._regularized(loss, out)
-        quantized = out.quantized if self.training else out.quantized.detach()
-        return self._as_given(self.project_out(quantized)), out.indices, loss
-
-    def encode(self, x: Tensor) -> Tensor:
-        """Indices (B, N) of x, shaped as in ``forward``."""
-        return self._codebook.encode(self.project_in(self._channels_last(x)))
-
-    def decode(self, embed_ind: Tensor) -> Tensor:
-        """What indices (B, N) stand for, shaped as x in ``forward``."""
-        return self._as_given(self.project_out(self._codebook.decode(embed_ind)))
-
-    def _regularized(self, loss: Tensor, out: VQOutput) -> Tensor:
-        return loss
-
-    def _channels_last(self, x: Tensor) -> Tensor:
-        return x if self.channels_last else x.transpose(1, 2)
-
-    def _as_given(self, x: Tensor) -> Tensor:
-        return x if self.channels_last else x.transpose(1, 2)
-
-    def _is_plain(self) -> bool:
-        """Whether this level is its codebook and nothing else that could be seen."""
-        hooks = [
-            hook
-            for part in self.modules()
-            for hook in (*part._forward_hooks.values(), *part._forward_pre_hooks.values())
-        ]
-        projected = not isinstance(self.project_in, nn.Identity)
-        return self._codebook._init_done and not projected and not hooks
-
-
-class ResidualVectorQuantizationBase(Peer):
-    """Residual vector quantization (Zeghidour et al. 2021, arXiv 2107.03312, algorithm 1)."""
-
-    codebook_key: ClassVar[str] = "_codebook.embed"
-    layers: nn.ModuleList
-    # Whether residuals are taken from the straight-through outputs, and so lose their gradient.
-    # Else they are x less constants: the commitment of every level reaches x.
-    _through_residuals: bool = False
-
-    @classmethod
-    def arguments_of(cls, theirs: Any) -> dict[str, Any]:
-        first = VectorQuantizationBase.arguments_of(theirs.layers[0])
-        return {"num_quantizers": len(theirs.layers), **first}
-
-    def forward(self, x: Tensor, n_q: int | None = None) -> tuple[Tensor, Tensor, Tensor]:
-        """Quantizes x, shaped as a level takes it, by the first n_q levels; by all if None or 0.
-
-        Returns:
-            (quantized like x, indices (n_q, B, N), losses (n_q, 1)).
-        """
-        levels = self._levels(n_q)
-        if not self.training and all(level._is_plain() for level in levels):
-            indices = self.encode(x, n_q)
-            zeros = torch.zeros(len(levels), 1, device=x.device)
-            return self.decode(indices).to(x.dtype), indices, zeros
-        return self._level_by_level(x, levels)
-
-    def _level_by_level(
-        self, x: Tensor, levels: Sequence[VectorQuantizationBase]
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        total: Any = 0.0
-        left, codes, losses = x, [], []
-        for level in levels:
-            quantized, indices, loss = level(left)
-            if not self._through_residuals:
-                quantized = quantized.detach()
-            left = left - quantized
-            total = total + quantized
-            codes.append(indices)
-            losses.append(loss)
-        if self.training and not self._through_residuals:
-            total = total + (x - x.detach())  # a zero, which carries the gradient
-        return total, torch.stack(codes), torch.stack(losses)
-
-    @torch.no_grad()
-    def encode(self, x: Tensor, n_q: int | None = None) -> Tensor:
-        """Indices (n_q, B, N) of x, shaped as a level takes it."""
-        levels = self._levels(n_q)
-        if all(isinstance(level.project_in, nn.Identity) for level in levels):
-            channel = -1 if levels[0].channels_last else 1
-            return residual_codes(x, [level.codebook for level in levels], channel)
-        codes = []
-        for level in levels:
-            codes.append(level.encode(x))
-            x = x - level.decode(codes[-1])
-        return torch.stack(codes)
-
-    def decode(self, q_indices: Tensor) -> Tensor:
-        """What indices (L', B, N), of the first L' levels, stand for."""
-        total = torch.tensor(0.0, device=q_indices.device)
-        for level, indices in zip(self._levels(None), q_indices, strict=False):
-            total = total + level.decode(indices)
-        return total
-
-    def _levels(self, n_q: int | None) -> list[VectorQuantizationBase]:
-        found: Any = list(self.layers)[: n_q or len(self.layers)]
-        levels: list[VectorQuantizationBase] = found
-        return levels

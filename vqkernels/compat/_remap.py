@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 from typing import Any
 
@@ -9,6 +10,15 @@ import torch
 from torch import Tensor, nn
 
 from vqkernels import _checks
+
+_MAGIC = b"\x93NUMPY"  # two bytes with the version follow
+_DTYPES = {
+    "<i8": torch.int64,
+    "<i4": torch.int32,
+    "<i2": torch.int16,
+    "|i1": torch.int8,
+    "|u1": torch.uint8,
+}
 
 
 class Remapped(nn.Module):
@@ -76,15 +86,21 @@ class Remapped(nn.Module):
 
 
 def _codes_in(path: str | os.PathLike[str]) -> Tensor:
-    import numpy  # torch does without it
-
-    codes = torch.from_numpy(numpy.load(path))
-    if codes.ndim != 1 or not len(codes) or codes.dtype not in _checks.INTEGERS:
+    """The vector in a ``.npy`` file, in the format that ``numpy.save`` documents."""
+    with open(path, "rb") as file:
+        start = file.read(len(_MAGIC) + 2)
+        if not start.startswith(_MAGIC):
+            raise ValueError(f"remap must be a .npy file, got {os.fspath(path)!r}")
+        length = file.read(2 if start[-2] == 1 else 4)
+        header = ast.literal_eval(file.read(int.from_bytes(length, "little")).decode())
+        values = file.read()
+    dtype = _DTYPES.get(header["descr"])
+    if dtype is None or len(header["shape"]) != 1 or header["shape"][0] < 1:
         raise ValueError(
             "remap must hold a vector of at least one integer, "
-            f"got shape {tuple(codes.shape)} of {codes.dtype}"
+            f"got shape {header['shape']} of {header['descr']!r}"
         )
-    return codes
+    return torch.frombuffer(bytearray(values), dtype=dtype)
 
 
 def _check_batch(inds: Tensor) -> None:

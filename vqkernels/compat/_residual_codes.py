@@ -15,6 +15,26 @@ from vqkernels import functional, ops
 _FUSED_ROWS = 512
 
 
+def all_at_once(
+    x: Tensor, codebooks: Sequence[Tensor], channel_dim: int
+) -> tuple[Tensor, Tensor] | None:
+    """(the sum of the codes, like x; indices (L, *positions)) by one op for all levels.
+
+    None where level by level is quicker, or gives other bits: the op keeps residuals in float32.
+    Codes and arguments are those of ``residual_codes``; no gradient.
+    """
+    rows = x.numel() // max(x.shape[channel_dim], 1)
+    wide = torch.promote_types(x.dtype, codebooks[0].dtype) == torch.float32
+    if not wide or rows < _FUSED_ROWS or len(codebooks) < 2:
+        return None
+    with torch.no_grad():
+        books = torch.stack(list(codebooks))
+        channel = functional.check_search(x, books[0], "l2", channel_dim)
+        options = (None, None, channel, False, False, False, None)
+        total, indices = ops.residual(x.detach(), books, None, len(books), *options)[:2]
+    return total, indices.movedim(-1, 0).contiguous()
+
+
 def residual_codes(x: Tensor, codebooks: Sequence[Tensor], channel_dim: int) -> Tensor:
     """Level l's nearest codes of what the levels before it leave of x: int64, (L, *positions).
 
@@ -29,19 +49,12 @@ def residual_codes(x: Tensor, codebooks: Sequence[Tensor], channel_dim: int) -> 
     """
     if not codebooks:
         raise ValueError("the number of quantizers must be at least 1, got 0")
-    first = codebooks[0]
-    channel = functional.check_search(x, first, "l2", channel_dim)
-    rows = x.numel() // max(x.shape[channel], 1)
-    wide = torch.promote_types(x.dtype, first.dtype) == torch.float32
-    if wide and rows >= _FUSED_ROWS and len(codebooks) > 1:
-        with torch.no_grad():
-            books = torch.stack(list(codebooks))
-            options = (None, None, channel, False, False, False, None)
-            indices = ops.residual(x.detach(), books, None, len(books), *options)[1]
-        return indices.movedim(-1, 0).contiguous()
+    found = all_at_once(x, codebooks, channel_dim)
+    if found is not None:
+        return found[1]
     left, levels = x.detach(), []
     for codebook in codebooks:
-        indices = functional.nearest_code(left, codebook, channel_dim=channel).indices
-        left = left - functional.lookup(indices, codebook, channel_dim=channel)
+        indices = functional.nearest_code(left, codebook, channel_dim=channel_dim).indices
+        left = left - functional.lookup(indices, codebook, channel_dim=channel_dim)
         levels.append(indices)
     return torch.stack(levels)

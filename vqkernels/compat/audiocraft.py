@@ -10,8 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from vqkernels._soft import code_orthogonality
-from vqkernels.compat._euclidean import (
-    EuclideanCodebookBase,
+from vqkernels.compat._euclidean import EuclideanCodebookBase
+from vqkernels.compat._euclidean_levels import (
     ResidualVectorQuantizationBase,
     VectorQuantizationBase,
 )

@@ -9,8 +9,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from vqkernels.compat._euclidean import (
-    EuclideanCodebookBase,
+from vqkernels.compat._euclidean import EuclideanCodebookBase
+from vqkernels.compat._euclidean_levels import (
     ResidualVectorQuantizationBase,
     VectorQuantizationBase,
 )

@@ -11,17 +11,17 @@ from torch import Tensor
 from vqkernels import _checks, ops
 from vqkernels._bit_codes import bit_entropy, bit_indices
 from vqkernels._given_codes import quantize_to_given
-from vqkernels._layout import row_shape
-from vqkernels.nn._learned_codebook import LearnedCodebook
-from vqkernels.nn._quantizer import Learnt, Quantizer
+from vqkernels._levels import MOST_CODES, MOST_COUNTED
+from vqkernels.nn._implicit_codebook import ImplicitCodebook
+from vqkernels.nn._quantizer import Learnt
 from vqkernels.options import Entropy
 from vqkernels.outputs import VQOutput
 
-MOST_BITS = 62  # an index is an int64, and -1 is taken
-MOST_COUNTED = 20  # bits up to which something is kept per code
+MOST_BITS = MOST_CODES.bit_length() - 1
+_MOST_TOGETHER = MOST_COUNTED.bit_length() - 1  # bits up to which something is kept per code
 
 
-class LFQ(Quantizer):
+class LFQ(ImplicitCodebook):
     """Lookup-free quantization (Yu et al. 2023, MAGVIT-v2, arXiv 2310.05737, section 3.1)::
 
         q_i = 1 if x_i > 0 else -1;    index = sum_i [x_i > 0] 2^(bits - i),  i = 1, ..., bits
@@ -91,6 +91,7 @@ class LFQ(Quantizer):
         if backend is not None:
             _checks.one_of("backend", backend, ops.dispatch.BACKENDS)
         self.embedding_dim = int(bits)
+        self.num_embeddings = 2**self.embedding_dim
         self.spherical = spherical
         self.commitment_weight = float(commitment_weight)
         self.regularize = regularize
@@ -102,11 +103,6 @@ class LFQ(Quantizer):
     @property
     def bits(self) -> int:
         return self.embedding_dim
-
-    @property
-    def num_embeddings(self) -> int:
-        """2^bits, the number of codes."""
-        return 2**self.bits
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> VQOutput:
         """Quantizes x; in training mode the loss has the entropies.
@@ -130,7 +126,7 @@ class LFQ(Quantizer):
             x,
             codes.to(x.dtype) if x.dtype == torch.float64 else codes,
             indices,
-            self.num_embeddings if self.bits <= MOST_COUNTED else 0,
+            self.num_embeddings if self.num_embeddings <= MOST_COUNTED else 0,
             commitment_weight=self.commitment_weight,
             estimator=self.estimator,
             metric=self._metric,
@@ -166,9 +162,6 @@ class LFQ(Quantizer):
         """What the bits of a code are multiplied by."""
         return 1.0 / math.sqrt(self.bits) if self.spherical else 1.0
 
-    def _codebooks(self) -> list[LearnedCodebook]:
-        return []
-
     @torch.no_grad()
     def encode(self, x: Tensor) -> Tensor:
         """Indices of the codes: int64, positions of x."""
@@ -188,13 +181,8 @@ class LFQ(Quantizer):
         vectors: Tensor = ops.bit_codes(indices, self.bits, self._scale, channel)
         return vectors
 
-    def init_codebook(self, x: Tensor, mask: Tensor | None = None) -> None:
-        """Checks its arguments: there is nothing to initialise."""
-        self._check(x, mask)
-
     def _check(self, x: Tensor, mask: Tensor | None) -> int:
-        channel = _checks.vectors(x, self.bits, self.channel_dim)
-        _checks.mask(mask, x, row_shape(x, channel))
+        channel = super()._check(x, mask)
         ops.dispatch.choose("vq_assigned", x, None, self.backend)
         return channel
 
@@ -210,10 +198,10 @@ class LFQ(Quantizer):
 def _check_group(group: Any, bits: int, *, needed: bool) -> None:
     if group is not None:
         _checks.integer_at_least("entropy_group", group, 1)
-    if not needed or (group is None and bits <= MOST_COUNTED):
+    if not needed or (group is None and bits <= _MOST_TOGETHER):
         return
-    if group is None or group > MOST_COUNTED or bits % group:
+    if group is None or group > _MOST_TOGETHER or bits % group:
         raise ValueError(
-            f"entropy_group must be a divisor of bits={bits} of at most {MOST_COUNTED}, "
+            f"entropy_group must be a divisor of bits={bits} of at most {_MOST_TOGETHER}, "
             f"or regularize=(), got {group}"
         )

@@ -50,7 +50,8 @@ def learn_shared(learnt: Sequence[Learnt]) -> None:
         book.take_in(0, counts, sums, moves=False)
     if learnt[0].ema_update:
         book.update_ema()
-    rows = [usable for each in found if (usable := _usable(each)) is not None]
+    candidates = [_usable(each) for each in found]
+    rows = [each for each in candidates if each is not None]
     if rows:
         book.revive(0, torch.stack(rows, dim=1).flatten(0, 1))
 

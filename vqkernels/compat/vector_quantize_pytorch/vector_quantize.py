@@ -247,10 +247,10 @@ class VectorQuantize(Peer):
         # As theirs, what x needs decides, not what its projection does.
         routed = self.training and x.requires_grad and self.route_gradients_to_input
         estimator = "rotation" if self.rotation_trick else "straight_through"
-        gradients = Gradients(
-            estimator if routed else None,
-            self.training and self.learnable_codebook and not frozen,
-        )
+        moved_by_error = self.learnable_codebook and not frozen
+        if not self.training:  # where only the errors of several codes are returned, as they are
+            moved_by_error = topk is not None
+        gradients = Gradients(estimator if routed else None, moved_by_error)
         tables, valid = self._tables(rows, mask)
         book = self._codebook
         book.start(tables, valid)
@@ -285,8 +285,6 @@ class VectorQuantize(Peer):
         """What each table of the codebook quantizes, and the mask over the positions of that."""
         if self.has_projections:
             rows = self.project_in(only_valid(rows, mask))
-        if not self.training:
-            rows = rows.detach()
         separate = self.separate_codebook_per_head
         valid = _heads.of_every_head(mask, self.heads, separate)
         return _heads.split(rows, self.heads, separate), valid
@@ -315,6 +313,8 @@ class VectorQuantize(Peer):
                 counts = step.counts if self.orthogonal_reg_active_codes_only else None
                 orthogonal = orthogonality(codes, counts, self.orthogonal_reg_max_codes)
                 loss = loss + orthogonal * self.orthogonal_reg_weight
+            if torch.is_grad_enabled() and not torch.compiler.is_compiling():
+                loss.requires_grad_()  # its backward works, too, where nothing needs a gradient
         elif errors.ndim:  # of several codes each: theirs always says how far they are
             commitment = errors
             loss = errors * (self.commitment_weight if self.has_commitment_loss else 1.0)
@@ -368,9 +368,9 @@ class VectorQuantize(Peer):
     def expire_codes_(self, x: Tensor) -> None:
         """Replaces dead codes by rows of x, in training: x is projected, with channels last."""
         book = self._codebook
-        if not (self.training and book.has_dead_code_replacement):
-            return
-        expire(book, _heads.split(x, self.heads, self.separate_codebook_per_head))
+        rows = Layout(True, False, False).rows(x, self.heads * book.dim)
+        if self.training and book.has_dead_code_replacement:
+            expire(book, _heads.split(rows, self.heads, self.separate_codebook_per_head))
 
     @property
     def _layout(self) -> Layout:
