@@ -41,6 +41,22 @@ TIMES_OURS: dict[str, dict[str, dict[str, float]]] = {
     },
 }
 
+# Of a library that has several N x K matrices at a time, and of one that has torch.cdist's.
+_MATRICES, _CDIST = 10.0, 5.0
+TIMES_OURS["converted_step"] = {
+    f"{module}: 16384, 8192, 64, photo patches": {module: floor}
+    for module, floor in {
+        "vector-quantize-pytorch VectorQuantize": _MATRICES,
+        "taming VectorQuantizer2, rewritten": _MATRICES,
+        "zalando VectorQuantizerEMA, rewritten": _MATRICES,
+        "rosinality Quantize, rewritten": _MATRICES,
+        "encodec ResidualVectorQuantizer": _MATRICES,
+        "transformers EncodecResidualVectorQuantizer": _MATRICES,
+        "transformers MimiSplitResidualVectorQuantizer": _CDIST,
+        "diffusers VectorQuantizer": _CDIST,
+    }.items()
+}
+
 # Our time with all codes equal over that on the plain case of the same size, at most.
 ALL_EQUAL_TIMES_PLAIN = 2.0
 # Our peak extra memory over the bytes of x, codebook and outputs, at most, at every size.

@@ -19,8 +19,12 @@ import numpy as np
 import torch
 
 from benchmarks import machine, memory, peers
+from benchmarks.peers import originals
 
-_PRELOADED = ("torch", "vqkernels", "faiss", "sklearn.metrics", "vector_quantize_pytorch")
+_PRELOADED = (
+    *("torch", "vqkernels", "faiss", "sklearn.metrics", "vector_quantize_pytorch"),
+    *(original.module for original in originals.ORIGINALS),
+)
 _FEW_ROWS = 64
 
 
@@ -34,7 +38,7 @@ class Job(NamedTuple):
     provider: str
     x: np.ndarray[Any, Any]
     codebook: np.ndarray[Any, Any]
-    settings: dict[str, Any]
+    arguments: dict[str, Any]
     dtype: torch.dtype
     threads: int
 
@@ -60,15 +64,15 @@ def _first_call(job: Job) -> float:
     x, codebook = _inputs(job)
     provider = peers.find(job.table, job.provider)
     started = time.perf_counter()
-    provider.build(x, codebook, **job.settings)()
+    provider.build(x, codebook, **job.arguments)()
     return time.perf_counter() - started
 
 
 def _peak_extra(job: Job) -> int | None:
     x, codebook = _inputs(job)
     provider = peers.find(job.table, job.provider)
-    provider.build(x[:_FEW_ROWS], codebook, **job.settings)()
-    return memory.peak_extra(provider.build(x, codebook, **job.settings), x.device)
+    provider.build(x[:_FEW_ROWS], codebook, **job.arguments)()
+    return memory.peak_extra(provider.build(x, codebook, **job.arguments), x.device)
 
 
 def _inputs(job: Job) -> tuple[torch.Tensor, torch.Tensor]:

@@ -24,8 +24,18 @@ TESTS = {
         "tests/nn/test_ema.py",
         "tests/nn/test_residual_vq.py",
     ),
+    "converted_step": (
+        "tests/ops/test_vq_forward.py::test_agrees_with_the_textbook_in_float64",
+        "tests/ops/test_vq_backward.py::test_gradients_are_within_the_error_budget",
+        *(
+            f"tests/compat/test_{name}.py"
+            for name in (
+                *("convert", "vqp_convert", "vqp_vector_quantize", "diffusers", "taming"),
+                *("zalando", "rosinality", "encodec", "transformers_codecs", "dac"),
+            )
+        ),
+    ),
 }
-
 
 # On a GPU everything that is marked for one.
 ON_CUDA = ("-m", "gpu", "tests")

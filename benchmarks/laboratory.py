@@ -6,7 +6,9 @@ A contender that cannot run or fails is a result too, with its reason.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import time
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
@@ -14,7 +16,7 @@ from speed_cases import SpeedCase
 from torch import Tensor
 
 from benchmarks import fresh, machine, memory, truth
-from benchmarks.peers import OURS, Provider, UnavailableError
+from benchmarks.peers import OURS, Call, Provider, UnavailableError
 from benchmarks.timing import Effort, Quartiles, Samples, interleaved, quartiles, ratios
 
 
@@ -78,7 +80,7 @@ class Laboratory:
     def _measure(self, group: list[Contender]) -> None:
         inputs = {case: case.make(self._device) for case in dict.fromkeys(c.case for c in group)}
         rows = _JUDGED_ON_CUDA if self._device.type == "cuda" else None
-        judges = {case: truth.judge(*pair, rows) for case, pair in inputs.items()}
+        judges = {case: truth.judge(*pair, rows, case.metric) for case, pair in inputs.items()}
         calls = {}
         for contender in group:
             outcome = self._outcomes[contender] = Outcome()
@@ -121,55 +123,48 @@ class Laboratory:
         x: Tensor,
         codebook: Tensor,
         judge: truth.Judge,
-    ) -> Any:
+    ) -> Call:
         """The call to time, after everything that is measured once."""
         provider = contender.provider
         tuning = (contender.case, provider.settings)
         if tuning not in self._settings:
             self._settings[tuning] = provider.settings(x, codebook)
         outcome.settings = self._settings[tuning]
+        arguments = {**contender.case.arguments, **outcome.settings}
+        build = functools.partial(provider.build, x, codebook, **arguments)
         if self._device.type == "cuda":
-            call, found = self._first_call(provider, outcome, x, codebook)
+            call, found = self._first_call(provider, outcome, build)
         else:
-            self._observe_afresh(contender, outcome, x, codebook)
-            call = provider.build(x, codebook, **outcome.settings)
-            found = call()
+            arrays = x.float().numpy(), codebook.numpy()
+            job = fresh.Job(
+                contender.table, provider.name, *arrays, arguments, x.dtype, self._threads
+            )
+            outcome.first_call = fresh.first_call_seconds(job)
+            outcome.extra_bytes = fresh.peak_extra_bytes(job)
+            call = build()
+            found = provider.indices(call())
         outcome.wrong = judge(found)
         outcome.judged = min(len(x), _JUDGED_ON_CUDA) if self._device.type == "cuda" else len(x)
         return call
 
     def _first_call(
-        self, provider: Provider, outcome: Outcome, x: Tensor, codebook: Tensor
-    ) -> tuple[Any, Tensor]:
+        self, provider: Provider, outcome: Outcome, build: Callable[[], Call]
+    ) -> tuple[Call, Tensor]:
         """In this process: another one would need seconds to reach the GPU.
 
         So a first call does not compile again what a case before it has compiled.
         """
         torch.cuda.synchronize(self._device)
         started = time.perf_counter()
-        call = provider.build(x, codebook, **outcome.settings)
-        found = call().clone()
+        call = build()
+        found = call()
         torch.cuda.synchronize(self._device)
         outcome.first_call = time.perf_counter() - started
+        found = provider.indices(found).clone()
         torch.cuda.empty_cache()  # others allocate past torch
         if not provider.own_memory:
             outcome.extra_bytes = memory.peak_extra(call, self._device)
         return call, found
-
-    def _observe_afresh(
-        self, contender: Contender, outcome: Outcome, x: Tensor, codebook: Tensor
-    ) -> None:
-        job = fresh.Job(
-            contender.table,
-            contender.provider.name,
-            x.float().numpy(),
-            codebook.numpy(),
-            outcome.settings,
-            x.dtype,
-            self._threads,
-        )
-        outcome.first_call = fresh.first_call_seconds(job)
-        outcome.extra_bytes = fresh.peak_extra_bytes(job)
 
     def _refuse_if_we_are_wrong(
         self, contenders: list[Contender], calls: dict[Contender, Any]

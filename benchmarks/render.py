@@ -21,6 +21,7 @@ _DOCUMENTS: dict[str, dict[str, Callable[[], str]]] = {
         "search": tables.search,
         "residual": tables.residual,
         "training": tables.training,
+        "converted": tables.converted,
         "digits": digits.ledger,
     },
     "docs/benchmarks.md": {

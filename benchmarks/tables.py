@@ -14,6 +14,7 @@ from benchmarks.results import Row
 _SIZES = [case.name for case in (*speed_cases.SEARCH, *speed_cases.FEW_ROWS)]
 _DATA = {case.name: case.data for case in speed_cases.HARD_DATA}
 _CODES = [case.name for case in speed_cases.MORE_CODES]
+_CONVERTED = {case.name: case for case in speed_cases.CONVERTED}
 
 
 def search() -> str:
@@ -27,6 +28,24 @@ def residual() -> str:
 
 def training() -> str:
     return _ratios("training_step", "training step: N, K, D") + _caption("training_step")
+
+
+def converted() -> str:
+    """One line per class: what its step took and needed before ``convert``, and after it."""
+    by_case = words.cases(rows("converted_step"))
+    lines = []
+    for name, case in _CONVERTED.items():
+        listed = {row["provider"]: row for row in by_case.get(name, [])}
+        before, after = listed.get(case.module), listed.get(OURS)
+        if before is None or after is None or "skipped" in before or "skipped" in after:
+            continue
+        sizes = name.removeprefix(f"{case.module}: ")
+        memory = f"{words.memory(before)}, {words.memory(after)}"
+        times = f"{words.number(before['times_ours'][1])}x"
+        lines.append([case.module, sizes, times, memory, words.wrong(before)])
+    headings = ["class", "N, K, D", "time of the original", "its extra memory, and ours"]
+    table = words.markdown([*headings, "its wrong rows"], lines)
+    return table + _caption("converted_step")
 
 
 def wrong_rows() -> str:

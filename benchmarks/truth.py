@@ -35,7 +35,7 @@ class Wrong(NamedTuple):
 Judge = Callable[[Tensor], Wrong]
 
 
-def judge(x: Tensor, codebook: Tensor, rows: int | None = None) -> Judge:
+def judge(x: Tensor, codebook: Tensor, rows: int | None = None, metric: str = "l2") -> Judge:
     """What counts the wrong rows of anyone's indices for x (N, D) and a codebook (K, D).
 
     Of codebooks (L, K, D) and indices (N, L): every level is judged on what the contender's own
@@ -43,27 +43,29 @@ def judge(x: Tensor, codebook: Tensor, rows: int | None = None) -> Judge:
 
     Args:
         rows: only so many are judged, the same ones for everybody; all by default.
+        metric: "l2", or "cosine" for one codebook.
     """
     if codebook.ndim == 3:
         return lambda found: _wrong_at_any_level(x, codebook, found.detach().to(x.device))
     if rows is not None and rows < len(x):
         some = torch.randperm(len(x), generator=torch.Generator().manual_seed(0))[:rows]
         some = some.to(x.device)
-        judged = judge(x[some], codebook)
+        judged = judge(x[some], codebook, metric=metric)
         return lambda found: judged(found.detach().to(x.device).reshape(-1)[some])
-    truth = nearest(x, codebook)
-    return lambda found: wrong(x, codebook, found, truth)
+    truth = nearest(x, codebook, metric)
+    return lambda found: wrong(x, codebook, found, truth, metric)
 
 
-def nearest(x: Tensor, codebook: Tensor) -> Nearest:
+def nearest(x: Tensor, codebook: Tensor, metric: str = "l2") -> Nearest:
     """The nearest codes of x (N, D) in a codebook (K, D), both finite and on one device."""
-    rows, codes = x.detach().double(), codebook.detach().double()
+    rows, codes = x.detach().double(), _searched(codebook, metric)
     if not bool(rows.isfinite().all() and codes.isfinite().all()):
         raise ValueError("x and codebook must be finite, got a value that is not")
     distinct, original = _distinct(codes)
-    centre = distinct.mean(dim=0)
+    # A shift changes dot products, and their screen has no norms of the codes.
+    centre = distinct.mean(dim=0) if metric == "l2" else torch.zeros_like(distinct[0])
     shifted = distinct - centre
-    half = shifted.square().sum(dim=1) / 2
+    half = shifted.square().sum(dim=1) / 2 if metric == "l2" else distinct.new_zeros(len(distinct))
     reach = shifted.norm(dim=1).max()
     indices = torch.empty(len(rows), dtype=torch.int64, device=rows.device)
     scores = torch.empty(len(rows), dtype=torch.float64, device=rows.device)
@@ -73,10 +75,12 @@ def nearest(x: Tensor, codebook: Tensor) -> Nearest:
         screen = torch.addmm(half, away, shifted.T, alpha=-1)
         # Rounding of the shift, of the product and of the norms, and of the two values of F that
         # the screen stands for, D + 8 operations each: four times what it can be.
-        slack = 4 * (block.shape[1] + 8) * 2.0**-52 * (away.norm(dim=1) + reach).square()
+        length = away.norm(dim=1)
+        terms = (length + reach).square() if metric == "l2" else length * reach
+        slack = 4 * (block.shape[1] + 8) * 2.0**-52 * terms
         near = screen <= (screen.amin(dim=1) + slack)[:, None]
         row, code = near.nonzero(as_tuple=True)
-        score = canonical(block[row], distinct[code])
+        score = canonical(block[row], distinct[code], metric)
         best = torch.full_like(block[:, 0], torch.inf)
         best = best.scatter_reduce(0, row, score, "amin")
         chosen = torch.where(score == best[row], original[code], len(codes))
@@ -86,18 +90,24 @@ def nearest(x: Tensor, codebook: Tensor) -> Nearest:
     return Nearest(indices, scores)
 
 
-def canonical(rows: Tensor, codes: Tensor) -> Tensor:
-    """F of each row of ``rows`` with that row of ``codes``: i ascending, no fused operation."""
+def canonical(rows: Tensor, codes: Tensor, metric: str = "l2") -> Tensor:
+    """F of each row of ``rows`` with that row of ``codes``: i ascending, no fused operation.
+
+    Less is nearer: for "cosine" it is minus the dot product with a direction.
+    """
     total = torch.zeros(len(rows), dtype=torch.float64, device=rows.device)
     for i in range(rows.shape[1]):
-        difference = rows[:, i].double() - codes[:, i].double()
-        total = total + difference * difference
+        row, code = rows[:, i].double(), codes[:, i].double()
+        if metric == "l2":
+            total = total + (row - code) * (row - code)
+        else:
+            total = total - row * code
     return total
 
 
-def wrong(x: Tensor, codebook: Tensor, found: Tensor, truth: Nearest) -> Wrong:
-    """Compares a contender's indices with ``nearest(x, codebook)``."""
-    farther, tied = _compare(x, codebook, found, truth)
+def wrong(x: Tensor, codebook: Tensor, found: Tensor, truth: Nearest, metric: str = "l2") -> Wrong:
+    """Compares a contender's indices with ``nearest(x, codebook, metric)``."""
+    farther, tied = _compare(x, _searched(codebook, metric), found, truth, metric)
     return Wrong(int(farther.sum()), int(tied.sum()))
 
 
@@ -111,10 +121,22 @@ def _wrong_at_any_level(x: Tensor, codebooks: Tensor, found: Tensor) -> Wrong:
     return Wrong(int(farther.sum()), int((tied & ~farther).sum()))
 
 
-def _compare(x: Tensor, codebook: Tensor, found: Tensor, truth: Nearest) -> tuple[Tensor, Tensor]:
+def _searched(codebook: Tensor, metric: str) -> Tensor:
+    """What F is of: the codes, or float32(c / |c|) with |c| summed in ascending order."""
+    codes = codebook.detach().double()
+    if metric == "l2":
+        return codes
+    norm = -canonical(codes, codes, "cosine")
+    norm = norm.sqrt().masked_fill(norm == 0, 1.0)
+    return (codes / norm[:, None]).float().double()
+
+
+def _compare(
+    x: Tensor, codes: Tensor, found: Tensor, truth: Nearest, metric: str = "l2"
+) -> tuple[Tensor, Tensor]:
     """Rows whose code is farther than the nearest one, and rows with another one as near."""
     found = found.detach().to(x.device).long().reshape(-1)
-    score = canonical(x.detach(), codebook.detach()[found])
+    score = canonical(x.detach(), codes.detach()[found], metric)
     farther = score > truth.scores
     return farther, ~farther & (found != truth.indices)
 

@@ -2,7 +2,8 @@
 
 Cases with one ``group`` are measured interleaved with one another, because they are compared with
 one another; the others are groups of their own. ``short`` ones run in ``make bench``. Cases whose
-``device`` is cuda have the data of ``device_data.py`` and run in ``make bench-gpu``.
+``device`` is cuda have the data of ``device_data.py`` and run in ``make bench-gpu``. Cases with a
+``module`` are about that class of another library.
 """
 
 from __future__ import annotations
@@ -29,6 +30,8 @@ class SpeedCase(NamedTuple):
     levels: int = 1
     device: str = "cpu"
     dtype: torch.dtype = torch.float32
+    module: str = ""
+    metric: str = "l2"
 
     @property
     def name(self) -> str:
@@ -36,12 +39,19 @@ class SpeedCase(NamedTuple):
         sizes = f"{self.n}, {codes}, {self.d}"
         if self.dtype is not torch.float32:
             sizes += f", {str(self.dtype).removeprefix('torch.')}"
-        return sizes if self.data == "Gaussian" else f"{sizes}, {self.data}"
+        if self.data != "Gaussian":
+            sizes += f", {self.data}"
+        return f"{self.module}: {sizes}" if self.module else sizes
 
     @property
     def together(self) -> str:
         """Cases of which this is the same are measured interleaved."""
         return self.group or self.name
+
+    @property
+    def arguments(self) -> dict[str, str]:
+        """What a contender is told beside x and the codebook."""
+        return {"module": self.module} if self.module else {}
 
     @property
     def operations(self) -> int:
@@ -96,6 +106,30 @@ TRAINING = (
     SpeedCase(16384, 1024, 128, levels=8),
 )
 
+# One class of each library at one size, then at those of its own models. Codes are k-means codes,
+# as those of a trained model.
+_ENCODEC = "encodec ResidualVectorQuantizer"
+_DAC = "descript-audio-codec ResidualVectorQuantize"
+_DIFFUSERS = "diffusers VectorQuantizer"
+CONVERTED = (
+    *(
+        SpeedCase(16384, 8192, 64, "photo patches", short=module == _DIFFUSERS, module=module)
+        for module in (
+            "vector-quantize-pytorch VectorQuantize",
+            "taming VectorQuantizer2, rewritten",
+            "zalando VectorQuantizerEMA, rewritten",
+            "rosinality Quantize, rewritten",
+            _ENCODEC,
+            "transformers EncodecResidualVectorQuantizer",
+            "transformers MimiSplitResidualVectorQuantizer",
+            _DIFFUSERS,
+        )
+    ),
+    SpeedCase(16384, 8192, 64, "photo patches", module=_DAC, metric="cosine"),
+    SpeedCase(16384, 1024, 8, "photo patches", module=_DAC, metric="cosine"),
+    SpeedCase(16384, 1024, 128, levels=8, module=_ENCODEC),
+)
+
 RESIDUAL = (SpeedCase(16384, 1024, 128, levels=8, short=True),)
 
 
@@ -122,4 +156,9 @@ GPU_TRAINING = (
     _gpu(65536, 1024, 64, _GAUSSIAN),
     _gpu(65536, 1024, 64, _PHOTO),
     _gpu(65536, 8192, 64, _GAUSSIAN),
+)
+GPU_CONVERTED = tuple(
+    _gpu(65536, case.k, case.d, _PHOTO)._replace(module=case.module, metric=case.metric)
+    for case in CONVERTED
+    if case.levels == 1
 )

@@ -2,7 +2,15 @@
 
 from __future__ import annotations
 
-from benchmarks.peers import gpu_search, library_search, ours, residual, torch_search, training
+from benchmarks.peers import (
+    converted,
+    gpu_search,
+    library_search,
+    ours,
+    residual,
+    torch_search,
+    training,
+)
 from benchmarks.peers.provider import Call, Provider, UnavailableError
 
 OURS = "vqkernels"
@@ -15,6 +23,7 @@ TABLES: dict[str, tuple[Provider, ...]] = {
     ),
     "residual_quantize": (*ours.RESIDUAL, *residual.RESIDUAL),
     "training_step": (*ours.TRAINING, *training.TRAINING),
+    "converted_step": converted.CONVERTED,
 }
 
 

@@ -28,11 +28,14 @@ class Provider:
     Attributes:
         name: what tables and rows call it.
         build: ``build(x, codebook, **settings)`` gets ready and returns a call without arguments
-            that does the job once and returns the indices, shape (N,) or (N, levels).
+            that does the job once and returns the indices, shape (N,) or (N, levels). ``settings``
+            are its own and the arguments of the case.
         package: the distribution whose version is recorded, or what is imported from it when
             it goes by several names.
         module: what is imported from it; a contender without its module is skipped.
         settings: ``settings(x, codebook)`` searches for the best keyword arguments of ``build``.
+        indices: reads the indices off what a call returns, where that is something else; not
+            timed.
         bytes_per_pair: of matrices with N x K entries, for the limit on memory.
         devices: device types that it runs on.
         largest: N * K beyond which it is left out of the run.
@@ -45,6 +48,7 @@ class Provider:
     package: str = "torch"
     module: str = "torch"
     settings: Callable[[Tensor, Tensor], dict[str, Any]] = lambda x, codebook: {}
+    indices: Callable[[Tensor], Tensor] = lambda found: found
     bytes_per_pair: int = 0
     devices: tuple[str, ...] = ("cpu", "cuda")
     largest: int | None = None

@@ -43,7 +43,7 @@ CASES: dict[str, tuple[Callable[[State], State], str]] = {
     "module_prefix": (
         _wrapped,
         f"state_dict must have the key {KEY}, got module.{KEY}: a DataParallel or DDP wrapper "
-        "wrote it; take 'module.' out of the keys, or load into the wrapper",
+        "wrote it; take 'module.' out of the keys, or load into it",
     ),
     "wrong_num_embeddings": (
         _with(lambda weight: weight[:-2]),

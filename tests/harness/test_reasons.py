@@ -13,6 +13,7 @@ def test_every_case_has_its_reason_and_every_reason_its_case() -> None:
         "nearest_code": (*search, *speed_cases.MORE_CODES),
         "residual_quantize": speed_cases.RESIDUAL,
         "training_step": speed_cases.TRAINING,
+        "converted_step": speed_cases.CONVERTED,
     }
     assert {table: set(given) for table, given in REASONS.items()} == {
         table: {case.name for case in listed} for table, listed in cases.items()

@@ -78,6 +78,7 @@ def test_every_floor_is_on_a_case_and_a_contender_that_are_measured() -> None:
         "nearest_code": (*speed_cases.SEARCH, *speed_cases.FEW_ROWS),
         "residual_quantize": speed_cases.RESIDUAL,
         "training_step": speed_cases.TRAINING,
+        "converted_step": speed_cases.CONVERTED,
     }
     for table, cases in (floors.PEAK_SHARE | floors.TIMES_OURS).items():
         assert cases.keys() <= {case.name for case in measured[table]}

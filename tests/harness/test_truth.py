@@ -13,16 +13,17 @@ _FINITE = [name for name in cases.SEARCH if "finite" not in name and name != "la
 
 
 @pytest.mark.parametrize("name", _FINITE)
-@pytest.mark.parametrize("pairs", [1000, 1 << 22])
+@pytest.mark.parametrize(("metric", "pairs"), [("l2", 1000), ("l2", 1 << 22), ("cosine", 1 << 22)])
 def test_equals_the_oracle_in_blocks_of_any_size(
-    name: str, pairs: int, monkeypatch: pytest.MonkeyPatch
+    name: str, metric: str, pairs: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(truth, "_PAIRS", pairs)
     x, codebook = cases.search(name)
-    indices, distances = map(torch.from_numpy, oracle.on_case(name, torch.float32, "l2"))
-    found = truth.nearest(x, codebook)
+    indices, distances = map(torch.from_numpy, oracle.on_case(name, torch.float32, metric))
+    found = truth.nearest(x, codebook, metric)
     assert torch.equal(found.indices, indices)
-    assert torch.equal(found.scores.float(), distances)
+    assert torch.equal(found.scores.float(), distances if metric == "l2" else -distances)
+    assert truth.wrong(x, codebook, indices, found, metric) == (0, 0)
 
 
 def test_a_farther_code_is_wrong_and_an_equal_one_is_another_tie() -> None:

@@ -14,14 +14,23 @@ import vqkernels as vq
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def test_the_python_snippets_of_the_readme_run_in_order(tmp_path: Path) -> None:
-    snippets = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+@pytest.mark.parametrize(
+    ("document", "printed"),
+    [
+        ("README.md", "torch.Size([8, 16, 16])"),
+        ("docs/migration.md", "module_prefix 1._codebook.embed"),
+    ],
+)
+def test_the_python_snippets_of_a_document_run_in_order(
+    document: str, printed: str, tmp_path: Path
+) -> None:
+    snippets = re.findall(r"```python\n(.*?)```", (ROOT / document).read_text(), re.DOTALL)
     assert len(snippets) >= 2
-    script = tmp_path / "readme.py"
+    script = tmp_path / "snippets.py"
     script.write_text("\n".join(snippets))
     done = subprocess.run([sys.executable, str(script)], capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0, done.stderr
-    assert "torch.Size([8, 16, 16])" in done.stdout
+    assert printed in done.stdout
 
 
 def test_tables_and_plot_of_the_documents_are_those_of_the_committed_results() -> None:
@@ -46,6 +55,7 @@ def test_every_public_name_is_in_the_api_document() -> None:
         "DESIGN.md",
         "docs/api.md",
         "docs/benchmarks.md",
+        "docs/migration.md",
         "docs/trust.md",
     ],
 )
@@ -57,7 +67,14 @@ def test_every_local_link_of_the_documents_leads_somewhere(document: str) -> Non
 
 @pytest.mark.parametrize(
     "document",
-    ["README.md", "CONTRIBUTING.md", "DESIGN.md", "docs/benchmarks.md", "docs/trust.md"],
+    [
+        "README.md",
+        "CONTRIBUTING.md",
+        "DESIGN.md",
+        "docs/benchmarks.md",
+        "docs/migration.md",
+        "docs/trust.md",
+    ],
 )
 def test_every_path_named_by_the_documents_exists(document: str) -> None:
     text = (ROOT / document).read_text()

@@ -71,17 +71,16 @@ def refuse_misfits(module: Peer, state_dict: Mapping[str, Any], prefix: str) -> 
 
 
 def _missing(missing: list[str], state_dict: Mapping[str, Any], prefix: str) -> CheckpointError:
-    key = missing[0]
-    for wrapped in (_WRAPPER + key, f"{prefix}{_WRAPPER}{key.removeprefix(prefix)}"):
-        if wrapped in state_dict:
-            return CheckpointError(
-                "module_prefix",
-                key,
-                f"state_dict must have the key {key}, got {wrapped}: a DataParallel or DDP "
-                f"wrapper wrote it; take {_WRAPPER!r} out of the keys, or load into the wrapper",
-            )
+    for key in missing:
+        for wrapped in (_WRAPPER + key, f"{prefix}{_WRAPPER}{key.removeprefix(prefix)}"):
+            if wrapped in state_dict:
+                message = (
+                    f"state_dict must have the key {key}, got {wrapped}: a DataParallel or DDP "
+                    f"wrapper wrote it; take {_WRAPPER!r} out of the keys, or load into it"
+                )
+                return CheckpointError("module_prefix", key, message)
     message = f"state_dict must have the keys {', '.join(missing)}, got none of them"
-    return CheckpointError("missing_keys", key, message)
+    return CheckpointError("missing_keys", missing[0], message)
 
 
 def _misfit(module: Peer, key: str, tensor: Tensor, loaded: Tensor) -> CheckpointError:

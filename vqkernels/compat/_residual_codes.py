@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 import torch
@@ -52,9 +53,9 @@ def residual_codes(x: Tensor, codebooks: Sequence[Tensor], channel_dim: int) -> 
     found = all_at_once(x, codebooks, channel_dim)
     if found is not None:
         return found[1]
-    left, levels = x.detach(), []
-    for codebook in codebooks:
-        indices = functional.nearest_code(left, codebook, channel_dim=channel_dim).indices
-        left = left - functional.lookup(indices, codebook, channel_dim=channel_dim)
-        levels.append(indices)
+    left = x.detach()
+    levels = [functional.nearest_code(left, codebooks[0], channel_dim=channel_dim).indices]
+    for before, codebook in itertools.pairwise(codebooks):
+        left = left - functional.lookup(levels[-1], before, channel_dim=channel_dim)
+        levels.append(functional.nearest_code(left, codebook, channel_dim=channel_dim).indices)
     return torch.stack(levels)

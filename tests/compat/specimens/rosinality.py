@@ -20,11 +20,13 @@ class Quantize(nn.Module):
 
     def forward(self, input: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         rows = input.reshape(-1, self.dim)
-        flat = dense.nearest(rows, self.embed.T)
+        squares = rows.square().sum(1, keepdim=True)
+        distances = squares - 2 * rows @ self.embed + self.embed.square().sum(0)
+        flat = (-distances).argmax(1)
         indices = flat.view(input.shape[:-1])
         codes = self.embed_code(indices)
         if self.training:
-            self._move(dense.one_hot(flat, self.n_embed, rows.dtype), rows)
+            self._move(F.one_hot(flat, self.n_embed).to(rows.dtype), rows)
         return dense.straight_through(input, codes), dense.mse(codes.detach(), input), indices
 
     @torch.no_grad()

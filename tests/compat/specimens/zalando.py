@@ -64,6 +64,6 @@ class VectorQuantizerEMA(nn.Module):
         total = size.sum()
         size = (size + epsilon) / (total + self._num_embeddings * epsilon) * total
         self._ema_cluster_size = size
-        sums = decay * self._ema_w.detach() + (1 - decay) * encodings.T @ rows
+        sums = decay * self._ema_w.detach() + (1 - decay) * (encodings.T @ rows)
         self._ema_w = nn.Parameter(sums)
         self._embedding.weight = nn.Parameter(sums / size[:, None])
