@@ -21,9 +21,6 @@ MODULES: dict[str, Callable[[], nn.Module]] = {
     "Gradient, cosine": lambda: quantizer(update=vq.Gradient(), metric="cosine"),
     "frozen": lambda: quantizer(update=None),
     "residual": lambda: vq.nn.ResidualVQ(quantizer, levels=2),
-    "IBQ": lambda: vq.nn.IBQ(16, 6),
-    "GumbelVQ": lambda: vq.nn.GumbelVQ(16, 6),
-    "GumbelVQ, mixtures": lambda: vq.nn.GumbelVQ(16, 6, hard=False),
     "in a model": lambda: nn.Sequential(nn.Linear(6, 6), quantizer(estimator="rotation")),
 }
 
