@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 import vqkernels as vq
 from vqkernels.compat import CheckpointError, vector_quantize_pytorch
+from vqkernels.compat._carry import carry
 
 D, K = 16, 32
 KINDS: dict[str, tuple[str, dict[str, Any]]] = {
@@ -205,3 +206,11 @@ def test_bad_checkpoints_have_codes() -> None:
             made.load_state_dict(checkpoint)
         assert caught.value.code == code
         assert torch.equal(made.codebook, before)
+
+
+def test_state_that_only_ours_has_comes_to_the_device_of_theirs() -> None:
+    options: dict[str, Any] = {"dim": 4, "codebook_size": 8, "use_cosine_sim": True}
+    options["stochastic_sample_codes"] = True
+    ours = vector_quantize_pytorch.VectorQuantize(**options)
+    carry(library.VectorQuantize(**options).to("meta"), ours)
+    assert {tensor.device.type for tensor in ours.buffers()} == {"meta"}

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import itertools
 from collections import OrderedDict
+from typing import Any
 
+import torch
 from torch import nn
 
 from vqkernels.compat._codebook import PeerCodebook
@@ -74,6 +76,10 @@ def _carry(source: nn.Module, target: nn.Module, done: dict[int, nn.Module]) -> 
             target._parameters[name] = source._parameters[name]
         for name in target._buffers.keys() & source._buffers.keys():
             target._buffers[name] = source._buffers[name]
+        device = _device(source)
+        for name in target._buffers.keys() - source._buffers.keys():
+            own = target._buffers[name]
+            target._buffers[name] = own if own is None else own.to(device)
         for name, child in target._modules.items():
             other = source._modules.get(name)
             if child is None or other is None or child is other:
@@ -86,10 +92,11 @@ def _carry(source: nn.Module, target: nn.Module, done: dict[int, nn.Module]) -> 
                 _carry(other, child, done)
     for hooks in (*HOOKS, "_is_full_backward_hook"):
         target.__dict__[hooks] = source.__dict__[hooks]
+    loading: Any = source._load_state_dict_pre_hooks.items()
     target._load_state_dict_pre_hooks = OrderedDict(
         # The others know the module that they were given to.
         (key, type(hook)(hook.hook, target) if hook.with_module else hook)
-        for key, hook in source._load_state_dict_pre_hooks.items()
+        for key, hook in loading
     )
     target.training = source.training
     peer = target if isinstance(target, Peer) else source
@@ -102,6 +109,11 @@ def _to_its_kind(source: nn.Module, target: nn.Module) -> None:
     tensors = list(itertools.chain(source.parameters(), source.buffers()))
     held = max(tensors, key=lambda tensor: tensor.numel() * tensor.is_floating_point())
     target.to(held.device, source.given_dtype if isinstance(source, PeerCodebook) else held.dtype)
+
+
+def _device(module: nn.Module) -> torch.device | None:
+    tensors = itertools.chain(module.parameters(), module.buffers())
+    return next((tensor.device for tensor in tensors), None)
 
 
 def _is_ours(module: nn.Module) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
@@ -24,7 +24,7 @@ class BetaQuantizer(EmbeddingQuantizer):
         not legacy:  loss = beta * mse(sg(q), z) + mse(q, sg(z))
     """
 
-    settings = ("beta",)
+    settings: ClassVar[tuple[str, ...]] = ("beta",)
     embedding: nn.Embedding
     legacy: bool = True
 
@@ -64,7 +64,7 @@ class RemappingQuantizer(Remapped, BetaQuantizer):
         legacy: which term beta is on.
     """
 
-    settings = ("beta", "legacy", "sane_index_shape")
+    settings: ClassVar[tuple[str, ...]] = ("beta", "legacy", "sane_index_shape")
 
     def __init__(
         self,
