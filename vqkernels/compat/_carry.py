@@ -75,8 +75,8 @@ def _carry(source: nn.Module, target: nn.Module) -> None:
     for hooks in _HOOKS:
         target.__dict__[hooks] = source.__dict__[hooks]
     target.training = source.training
-    peer = target if isinstance(target, Peer) else source
-    for name in peer.settings if isinstance(peer, Peer) else ():
+    ours = target if hasattr(type(target), "settings") else source
+    for name in getattr(type(ours), "settings", ()):
         setattr(target, name, getattr(source, name))
 
 

@@ -134,4 +134,4 @@ class GroupedResidualVQ(Peer):
         return self._groups()[0]._layout
 
     def _groups(self) -> list[ResidualVQ]:
-        return [rvq for rvq in self.rvqs if isinstance(rvq, ResidualVQ)]
+        return list(self.rvqs)  # type: ignore[arg-type]

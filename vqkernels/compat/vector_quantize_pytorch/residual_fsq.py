@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +23,11 @@ class ResidualFSQ(Peer):
     """
 
     replaces = ("vector_quantize_pytorch.residual_fsq.ResidualFSQ",)
+    settings: ClassVar[tuple[str, ...]] = (
+        "quantize_dropout",
+        "quantize_dropout_cutoff_index",
+        "quantize_dropout_multiple_of",
+    )
 
     scales: Tensor
     soft_clamp_input_value: Tensor | None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -37,6 +37,11 @@ class ResidualLFQ(Peer):
     """
 
     replaces = ("vector_quantize_pytorch.residual_lfq.ResidualLFQ",)
+    settings: ClassVar[tuple[str, ...]] = (
+        "quantize_dropout",
+        "quantize_dropout_cutoff_index",
+        "quantize_dropout_multiple_of",
+    )
 
     def __init__(
         self,
@@ -62,6 +67,12 @@ class ResidualLFQ(Peer):
                 f"got {quantize_dropout_cutoff_index}"
             )
         bits = codebook_size.bit_length() - 1
+        self.has_projections = bits != dim
+        self.project_in: nn.Module = nn.Identity()
+        self.project_out: nn.Module = nn.Identity()
+        if self.has_projections:
+            self.project_in = nn.Linear(dim, bits)
+            self.project_out = nn.Linear(bits, dim)
         self.layers = nn.ModuleList(
             LFQ(
                 dim=bits,
@@ -76,12 +87,6 @@ class ResidualLFQ(Peer):
         )
         if any(layer.has_projections for layer in self._levels()):
             raise ValueError(f"num_codebooks must be 1 and has_projections not True, got {kwargs}")
-        self.has_projections = bits != dim
-        self.project_in: nn.Module = nn.Identity()
-        self.project_out: nn.Module = nn.Identity()
-        if self.has_projections:
-            self.project_in = nn.Linear(dim, bits)
-            self.project_out = nn.Linear(bits, dim)
         self.num_quantizers = num_quantizers
         self.quantize_dropout = quantize_dropout and num_quantizers > 1
         self.quantize_dropout_cutoff_index = quantize_dropout_cutoff_index
@@ -180,7 +185,7 @@ class ResidualLFQ(Peer):
         return output
 
     def _levels(self) -> list[LFQ]:
-        return [layer for layer in self.layers if isinstance(layer, LFQ)]
+        return list(self.layers)  # type: ignore[arg-type]
 
 
 class GroupedResidualLFQ(Peer):
@@ -263,4 +268,4 @@ class GroupedResidualLFQ(Peer):
         return torch.cat(outputs, dim=self.split_dim)
 
     def _groups(self) -> list[ResidualLFQ]:
-        return [rvq for rvq in self.rvqs if isinstance(rvq, ResidualLFQ)]
+        return list(self.rvqs)  # type: ignore[arg-type]
