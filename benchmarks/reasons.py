@@ -6,6 +6,7 @@ By table, then by case as the rows name it. Numbers are left to the rows.
 from __future__ import annotations
 
 import speed_cases
+from speed_cases import SpeedCase
 
 _PER_ROW = (
     "work per row that does not grow with K: reading it and laying it out, comparing the groups' "
@@ -23,8 +24,18 @@ _LARGE_CODEBOOK = (
     "packing the codebook, where equal codes are looked for on one core, and panels that come "
     "from beyond the second-level cache"
 )
-_CONVERTED = "the search's own gap; packing a codebook that has moved"
+_MOVED = "the search's own gap; packing a codebook that has moved"
+_PACKED = "the search's own gap; packing the codebook in every call"
 _EQUAL = "over the peak: equal codes are found and searched once"
+
+
+def _of_converted(case: SpeedCase) -> str:
+    if case.metric == "cosine":
+        return f"two projections around the codes, forward and backward; {_PACKED}"
+    if case.levels > 1:
+        return f"level by level, with the gradient of each; {_MOVED}"
+    return _PACKED if case.module.startswith("transformers") else _MOVED
+
 
 REASONS: dict[str, dict[str, str]] = {
     "nearest_code": {
@@ -60,11 +71,11 @@ REASONS: dict[str, dict[str, str]] = {
         "65536, 1024, 64": "the search's own gap; then memory: two outputs of x's size are "
         "written, x is read again for the sums per code and for the gradient",
         "16384, 8192, 256": "the search's own gap; moving a codebook that is half of x's size",
-        "16384, 8192, 64": _CONVERTED,
+        "16384, 8192, 64": _MOVED,
         "16384, 16384, 8": f"{_SMALL_D}; as many codes as rows, so that moving and packing them "
         "shows",
         "16384, 8 x 1024, 128": "the search's own gap, once per level; one more pass over the "
         "residuals for the sums per code of every level",
     },
-    "converted_step": {case.name: _CONVERTED for case in speed_cases.CONVERTED},
+    "converted_step": {case.name: _of_converted(case) for case in speed_cases.CONVERTED},
 }

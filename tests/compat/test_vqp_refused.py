@@ -175,7 +175,7 @@ def test_a_bad_call_is_explained_and_changes_nothing(name: str) -> None:
         ({"codebook_size": (4, 8), "shared_codebook": True}, "codebook_size must be one"),
         (
             {"num_quantizers": 2, "quantize_dropout": True, "quantize_dropout_cutoff_index": 2},
-            "quantize_dropout_cutoff_index must be below 2",
+            "quantize_dropout_cutoff_index must be below num_quantizers=2, got",
         ),
     ],
 )

@@ -5,17 +5,16 @@ from __future__ import annotations
 from typing import Any, ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from vqkernels import _checks
-from vqkernels.compat._peer import Peer, refuse
+from vqkernels.compat._peer import refuse
+from vqkernels.compat.vector_quantize_pytorch._groups import Groups
 from vqkernels.compat.vector_quantize_pytorch._layout import Layout
 from vqkernels.compat.vector_quantize_pytorch._learning import Learnt, learn
-from vqkernels.compat.vector_quantize_pytorch._level_dropout import SeedStream
 from vqkernels.compat.vector_quantize_pytorch.residual_vq import ResidualVQ
 
 
-class GroupedResidualVQ(Peer):
+class GroupedResidualVQ(Groups[ResidualVQ]):
     """``vector_quantize_pytorch.GroupedResidualVQ``: same calls, returns and state_dict.
 
     ``groups`` residual quantizers on equal parts of the channels (Yang et al. 2023, arXiv
@@ -34,36 +33,21 @@ class GroupedResidualVQ(Peer):
     def __init__(
         self, *, dim: int, groups: int = 1, accept_image_fmap: bool = False, **kwargs: Any
     ) -> None:
-        super().__init__()
-        _checks.integer_at_least("groups", groups, 1)
-        _checks.integer_at_least("dim", dim, 1)
-        if dim % groups:
-            raise ValueError(f"dim must be a multiple of groups={groups}, got {dim}")
-        self.dim = dim
-        self.groups = groups
-        self.accept_image_fmap = accept_image_fmap
-        self.rvqs = nn.ModuleList(
-            ResidualVQ(dim=dim // groups, accept_image_fmap=accept_image_fmap, **kwargs)
-            for _ in range(groups)
+        super().__init__(
+            dim,
+            groups,
+            accept_image_fmap,
+            lambda width: ResidualVQ(dim=width, accept_image_fmap=accept_image_fmap, **kwargs),
         )
-        self._seeds = SeedStream()
 
     @classmethod
     def arguments_of(cls, theirs: Any) -> dict[str, Any]:
         of_each = [ResidualVQ.arguments_of(rvq) for rvq in theirs.rvqs]
         return {
             **of_each[0],
-            "dim": theirs.dim,
-            "groups": theirs.groups,
-            "accept_image_fmap": theirs.accept_image_fmap,
+            **cls._groups_of(theirs),
             "kmeans_init": any(arguments["kmeans_init"] for arguments in of_each),
         }
-
-    @property
-    def codebooks(self) -> Tensor:
-        """(G, Q, K, D). The sizes must be equal."""
-        books = [rvq.codebooks for rvq in self._groups()]
-        return torch.stack([book for book in books if isinstance(book, Tensor)])
 
     @property
     def split_dim(self) -> int:
@@ -90,9 +74,7 @@ class GroupedResidualVQ(Peer):
         if indices is not None and len(indices):
             refuse(self, "forward(indices=...)")
         rows = self._layout.rows(x, self.dim)
-        groups = self._groups()
-        drops = self.training and groups[0].quantize_dropout
-        seed = self._seeds.next(x.device) if drops else None
+        seed = self._seed(x.device)
         learnt: list[Learnt] = []
         parts = [
             rvq(
@@ -103,7 +85,7 @@ class GroupedResidualVQ(Peer):
                 rand_quantize_dropout_fixed_seed=seed,
                 _learnt=learnt,
             )
-            for rvq, part in zip(groups, rows.chunk(self.groups, dim=-1), strict=True)
+            for rvq, part in zip(self._parts, rows.chunk(self.groups, dim=-1), strict=True)
         ]
         if learnt:
             learn(learnt)
@@ -115,23 +97,9 @@ class GroupedResidualVQ(Peer):
         )
         if not return_all_codes:
             return returned
-        codes = zip(groups, found, strict=True)
+        codes = zip(self._parts, found, strict=True)
         return (*returned, tuple(rvq.get_codes_from_indices(part) for rvq, part in codes))
-
-    def get_codes_from_indices(self, indices: Tensor) -> Tensor:
-        """(G, Q, *positions, D)."""
-        parts = zip(self._groups(), indices, strict=True)
-        return torch.stack([rvq.get_codes_from_indices(part) for rvq, part in parts])
-
-    def get_output_from_indices(self, indices: Tensor) -> Tensor:
-        """What ``forward`` has returned as quantized, until a codebook moves."""
-        parts = zip(self._groups(), indices, strict=True)
-        outputs = [rvq.get_output_from_indices(part) for rvq, part in parts]
-        return torch.cat(outputs, dim=self.split_dim)
 
     @property
     def _layout(self) -> Layout:
-        return self._groups()[0]._layout
-
-    def _groups(self) -> list[ResidualVQ]:
-        return list(self.rvqs)  # type: ignore[arg-type]
+        return self._parts[0]._layout

@@ -8,13 +8,15 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
+from vqkernels import _checks
 from vqkernels._fsq import codes_of
-from vqkernels.compat._peer import Peer, unserved
-from vqkernels.compat.vector_quantize_pytorch._level_dropout import SeedStream, kept_levels
+from vqkernels.compat._peer import unserved
+from vqkernels.compat.vector_quantize_pytorch._groups import Groups
+from vqkernels.compat.vector_quantize_pytorch._level_dropout import LevelDropout
 from vqkernels.compat.vector_quantize_pytorch.fsq import FSQ
 
 
-class ResidualFSQ(Peer):
+class ResidualFSQ(LevelDropout):
     """``vector_quantize_pytorch.ResidualFSQ``: same calls, returns and state_dict.
 
     Level q quantizes ``r_q = r_(q-1) - sg(s_(q-1) FSQ(r_(q-1) / s_(q-1)))`` on a grid that is
@@ -28,6 +30,7 @@ class ResidualFSQ(Peer):
         "quantize_dropout_cutoff_index",
         "quantize_dropout_multiple_of",
     )
+    _drops_for_gradients_only = True
 
     scales: Tensor
     soft_clamp_input_value: Tensor | None
@@ -53,11 +56,12 @@ class ResidualFSQ(Peer):
             unserved(self, **{name: (kwargs.get(name, value), value)})
         if kwargs.get("keep_num_codebooks_dim"):
             unserved(self, keep_num_codebooks_dim=(True, False))
-        if quantize_dropout_cutoff_index < 0:
-            raise ValueError(
-                "quantize_dropout_cutoff_index must be at least 0, "
-                f"got {quantize_dropout_cutoff_index}"
-            )
+        self._set_dropout(
+            num_quantizers,
+            quantize_dropout,
+            quantize_dropout_cutoff_index,
+            quantize_dropout_multiple_of,
+        )
         if bound_hard_clamp and soft_clamp_input_value is not None:
             raise ValueError(
                 "soft_clamp_input_value must be None with bound_hard_clamp=True, "
@@ -69,7 +73,6 @@ class ResidualFSQ(Peer):
         self.project_in = nn.Linear(dim, width) if self.has_projections else nn.Identity()
         self.project_out = nn.Linear(width, dim) if self.has_projections else nn.Identity()
         self.is_channel_first = is_channel_first
-        self.num_quantizers = num_quantizers
         self.levels = levels
         self.layers = nn.ModuleList(
             FSQ(
@@ -85,29 +88,23 @@ class ResidualFSQ(Peer):
         counts = torch.tensor(levels)
         scales = [counts.float() ** -q for q in range(num_quantizers)]
         self.register_buffer("scales", torch.stack(scales), persistent=False)
-        self.quantize_dropout = quantize_dropout and num_quantizers > 1
-        self.quantize_dropout_cutoff_index = quantize_dropout_cutoff_index
-        self.quantize_dropout_multiple_of = quantize_dropout_multiple_of
         limit: Any = 1 + 1 / (counts - 1) if bound_hard_clamp else soft_clamp_input_value
         if isinstance(limit, (list, float)):
             limit = torch.tensor(limit)
         self.register_buffer("soft_clamp_input_value", limit, persistent=False)
-        self._seeds = SeedStream()
 
     @classmethod
     def arguments_of(cls, theirs: Any) -> dict[str, Any]:
         layer = FSQ.arguments_of(theirs.layers[0])
         of_layers = ("scale", "allowed_dtypes", "force_quantization_f32", "noise_dropout")
         clamp = theirs.layers[0].bound_hard_clamp
-        same = (
-            *("levels", "num_quantizers", "is_channel_first", "quantize_dropout"),
-            *("quantize_dropout_cutoff_index", "quantize_dropout_multiple_of"),
-        )
         return {
             "dim": theirs.project_in.in_features if theirs.has_projections else layer["dim"],
             "soft_clamp_input_value": None if clamp else theirs.soft_clamp_input_value,
             "bound_hard_clamp": clamp,
-            **{name: getattr(theirs, name) for name in same},
+            "levels": theirs.levels,
+            "is_channel_first": theirs.is_channel_first,
+            **cls._dropout_of(theirs),
             **{name: layer[name] for name in (*of_layers, "orthogonal_rotation")},
         }
 
@@ -122,17 +119,11 @@ class ResidualFSQ(Peer):
 
     def get_codes_from_indices(self, indices: Tensor) -> Tensor:
         """(Q, *positions, D) of (*positions, q) indices; zeros where one is -1 or left out."""
-        given = indices.shape[-1]
-        if given < self.num_quantizers and not self.quantize_dropout:
-            raise ValueError(
-                f"indices must have {self.num_quantizers} levels without quantize_dropout, "
-                f"got shape {tuple(indices.shape)}"
-            )
-        none = torch.full_like(indices[..., 0], -1)
-        levels = [*indices.unbind(-1), *[none] * (self.num_quantizers - given)]
         codes = [
             codes_of(level, layer._counts, preserve_symmetry=True, channel_dim=-1) * scale
-            for level, layer, scale in zip(levels, self._layers, self.scales, strict=True)
+            for level, layer, scale in zip(
+                self._by_level(indices), self._layers, self.scales, strict=True
+            )
         ]
         return torch.stack(codes)
 
@@ -156,7 +147,9 @@ class ResidualFSQ(Peer):
         x = self.project_in(x)
         if self.soft_clamp_input_value is not None:
             x = (x / self.soft_clamp_input_value).tanh() * self.soft_clamp_input_value
-        quantized, indices = self._levels_of(x, self._kept(x, rand_quantize_dropout_fixed_seed))
+        quantized, indices = self._levels_of(
+            x, self._kept(x.device, rand_quantize_dropout_fixed_seed)
+        )
         codes = [self.get_codes_from_indices(indices)] if return_all_codes else []
         quantized = self.project_out(quantized)
         if self.is_channel_first:
@@ -180,18 +173,8 @@ class ResidualFSQ(Peer):
         found += [dropped] * (self.num_quantizers - kept)
         return quantized, torch.stack(found, dim=-1)
 
-    def _kept(self, x: Tensor, seed: int | None) -> int:
-        if not (self.training and self.quantize_dropout and torch.is_grad_enabled()):
-            return self.num_quantizers
-        return kept_levels(
-            self._seeds.next(x.device) if seed is None else seed,
-            self.num_quantizers,
-            self.quantize_dropout_cutoff_index,
-            self.quantize_dropout_multiple_of,
-        )
 
-
-class GroupedResidualFSQ(Peer):
+class GroupedResidualFSQ(Groups[ResidualFSQ]):
     """``vector_quantize_pytorch.GroupedResidualFSQ``: the channels in parts, one ResidualFSQ each.
 
     As in theirs ``accept_image_fmap`` says where the channels are cut; the levels need
@@ -203,58 +186,22 @@ class GroupedResidualFSQ(Peer):
     def __init__(
         self, *, dim: int, groups: int = 1, accept_image_fmap: bool = False, **kwargs: Any
     ) -> None:
-        super().__init__()
-        if dim % groups:
-            raise ValueError(f"dim must be a multiple of groups={groups}, got {dim}")
-        self.dim = dim
-        self.groups = groups
-        self.accept_image_fmap = accept_image_fmap
-        self.rvqs = nn.ModuleList(ResidualFSQ(dim=dim // groups, **kwargs) for _ in range(groups))
+        super().__init__(
+            dim, groups, accept_image_fmap, lambda width: ResidualFSQ(dim=width, **kwargs)
+        )
         self.codebook_size = self._parts[0].codebook_size
-        self._seeds = SeedStream()
 
     @classmethod
     def arguments_of(cls, theirs: Any) -> dict[str, Any]:
-        same = ("dim", "groups", "accept_image_fmap")
-        part = ResidualFSQ.arguments_of(theirs.rvqs[0])
-        return {**part, **{name: getattr(theirs, name) for name in same}}
-
-    @property
-    def _parts(self) -> list[ResidualFSQ]:
-        return list(self.rvqs)  # type: ignore[arg-type]
-
-    @property
-    def codebooks(self) -> Tensor:
-        """(G, Q, K, D)."""
-        return torch.stack([part.codebooks for part in self._parts])
-
-    @property
-    def split_dim(self) -> int:
-        return 1 if self.accept_image_fmap else -1
-
-    def get_codes_from_indices(self, indices: Tensor) -> Tensor:
-        """(G, Q, *positions, D) of (G, *positions, q) indices."""
-        pairs = zip(self._parts, indices, strict=True)
-        return torch.stack([part.get_codes_from_indices(own) for part, own in pairs])
-
-    def get_output_from_indices(self, indices: Tensor) -> Tensor:
-        pairs = zip(self._parts, indices, strict=True)
-        outs = [part.get_output_from_indices(own) for part, own in pairs]
-        return torch.cat(outs, dim=self.split_dim)
+        return {**ResidualFSQ.arguments_of(theirs.rvqs[0]), **cls._groups_of(theirs)}
 
     def forward(self, x: Tensor, return_all_codes: bool = False) -> tuple[Any, ...]:
-        """(quantized, indices (G, B, N, Q)), and where asked for a tuple of each group's codes.
-
-        All groups drop the same levels.
-        """
-        if x.shape[self.split_dim] != self.dim:
-            raise ValueError(f"x must have {self.dim} channels, got {x.shape[self.split_dim]}")
-        drops = self.training and self._parts[0].quantize_dropout and torch.is_grad_enabled()
-        seed = self._seeds.next(x.device) if drops else None
-        pieces = x.chunk(self.groups, dim=self.split_dim)
+        """(quantized, indices (G, B, N, Q)), and where asked for a tuple of each group's codes."""
+        _checks.vectors(x, self.dim, self.split_dim)
+        seed = self._seed(x.device)
         outs = [
             part(piece, return_all_codes, seed)
-            for part, piece in zip(self._parts, pieces, strict=True)
+            for part, piece in zip(self._parts, x.chunk(self.groups, self.split_dim), strict=True)
         ]
         quantized, indices, *codes = zip(*outs, strict=True)
         return (torch.cat(quantized, dim=self.split_dim), torch.stack(indices), *codes)

@@ -8,14 +8,14 @@ import torch
 from torch import Tensor, nn
 
 from vqkernels import _checks
-from vqkernels.compat._peer import Peer
-from vqkernels.compat.vector_quantize_pytorch._level_dropout import SeedStream, kept_levels
+from vqkernels.compat.vector_quantize_pytorch._groups import Groups
+from vqkernels.compat.vector_quantize_pytorch._level_dropout import LevelDropout
 from vqkernels.compat.vector_quantize_pytorch.lfq import LFQ
 
 _OF_LEVELS = frozenset({"dim", "codebook_size", "codebook_scale", "soft_clamp_input_value"})
 
 
-class ResidualLFQ(Peer):
+class ResidualLFQ(LevelDropout):
     """``vector_quantize_pytorch.ResidualLFQ``: same calls, returns and state_dict.
 
     Level l is an ``LFQ`` with ``codebook_scale=2^-l``, on what the levels before have left
@@ -42,6 +42,7 @@ class ResidualLFQ(Peer):
         "quantize_dropout_cutoff_index",
         "quantize_dropout_multiple_of",
     )
+    _drops_for_gradients_only = True
 
     def __init__(
         self,
@@ -59,13 +60,12 @@ class ResidualLFQ(Peer):
         _checks.integer_at_least("dim", dim, 1)
         _checks.integer_at_least("num_quantizers", num_quantizers, 1)
         _checks.integer_at_least("codebook_size", codebook_size, 2)
-        _checks.integer_at_least("quantize_dropout_cutoff_index", quantize_dropout_cutoff_index, 0)
-        _checks.integer_at_least("quantize_dropout_multiple_of", quantize_dropout_multiple_of, 1)
-        if quantize_dropout and quantize_dropout_cutoff_index >= num_quantizers > 1:
-            raise ValueError(
-                f"quantize_dropout_cutoff_index must be below num_quantizers={num_quantizers}, "
-                f"got {quantize_dropout_cutoff_index}"
-            )
+        self._set_dropout(
+            num_quantizers,
+            quantize_dropout,
+            quantize_dropout_cutoff_index,
+            quantize_dropout_multiple_of,
+        )
         bits = codebook_size.bit_length() - 1
         self.has_projections = bits != dim
         self.project_in: nn.Module = nn.Identity()
@@ -87,23 +87,14 @@ class ResidualLFQ(Peer):
         )
         if any(layer.has_projections for layer in self._levels()):
             raise ValueError(f"num_codebooks must be 1 and has_projections not True, got {kwargs}")
-        self.num_quantizers = num_quantizers
-        self.quantize_dropout = quantize_dropout and num_quantizers > 1
-        self.quantize_dropout_cutoff_index = quantize_dropout_cutoff_index
-        self.quantize_dropout_multiple_of = quantize_dropout_multiple_of
-        self._seeds = SeedStream()
 
     @classmethod
     def arguments_of(cls, theirs: Any) -> dict[str, Any]:
         first = theirs.layers[0]
-        own = (
-            *("num_quantizers", "quantize_dropout", "quantize_dropout_cutoff_index"),
-            "quantize_dropout_multiple_of",
-        )
         shared = LFQ.arguments_of(first)
         return {
             **{name: value for name, value in shared.items() if name not in _OF_LEVELS},
-            **{name: getattr(theirs, name) for name in own},
+            **cls._dropout_of(theirs),
             "dim": theirs.project_in.in_features if theirs.has_projections else first.dim,
             "codebook_size": first.codebook_size,
             "soft_clamp_input_value": first.soft_clamp_input_value,
@@ -154,28 +145,13 @@ class ResidualLFQ(Peer):
             return returned
         return (*returned, self.get_codes_from_indices(returned[1]))
 
-    def _kept(self, device: torch.device, seed: int | None) -> int:
-        if not (self.training and self.quantize_dropout and torch.is_grad_enabled()):
-            return self.num_quantizers
-        seed = self._seeds.next(device) if seed is None else seed
-        cutoff, multiple_of = self.quantize_dropout_cutoff_index, self.quantize_dropout_multiple_of
-        return kept_levels(seed, self.num_quantizers, cutoff, multiple_of)
-
     def get_codes_from_indices(self, indices: Tensor) -> Tensor:
         """(Q, *positions, D). Index -1 gives zeros; so do levels that ``indices`` lack, which only
         a module with quantize_dropout takes.
         """
-        _checks.integers("indices", indices)
-        missing = self.num_quantizers - indices.shape[-1]
-        if missing < 0 or (missing and not self.quantize_dropout):
-            raise ValueError(
-                f"indices must have shape (*positions, {self.num_quantizers}) without "
-                f"quantize_dropout, got {tuple(indices.shape)}"
-            )
-        indices = nn.functional.pad(indices, (0, missing), value=-1)
         codes = [
             layer._codes(level, raw=layer.bug_compatible)
-            for level, layer in zip(indices.unbind(-1), self._levels(), strict=True)
+            for level, layer in zip(self._by_level(indices), self._levels(), strict=True)
         ]
         return torch.stack(codes)
 
@@ -188,7 +164,7 @@ class ResidualLFQ(Peer):
         return list(self.layers)  # type: ignore[arg-type]
 
 
-class GroupedResidualLFQ(Peer):
+class GroupedResidualLFQ(Groups[ResidualLFQ]):
     """``vector_quantize_pytorch.GroupedResidualLFQ``: same calls, returns and state_dict.
 
     ``groups`` residual quantizers on equal parts of the channels, dropping the same levels.
@@ -205,35 +181,13 @@ class GroupedResidualLFQ(Peer):
     def __init__(
         self, *, dim: int, groups: int = 1, accept_image_fmap: bool = False, **kwargs: Any
     ) -> None:
-        super().__init__()
-        _checks.integer_at_least("groups", groups, 1)
-        _checks.integer_at_least("dim", dim, 1)
-        if dim % groups:
-            raise ValueError(f"dim must be a multiple of groups={groups}, got {dim}")
-        self.dim = dim
-        self.groups = groups
-        self.accept_image_fmap = accept_image_fmap
-        self.rvqs = nn.ModuleList(ResidualLFQ(dim=dim // groups, **kwargs) for _ in range(groups))
-        self._seeds = SeedStream()
+        super().__init__(
+            dim, groups, accept_image_fmap, lambda width: ResidualLFQ(dim=width, **kwargs)
+        )
 
     @classmethod
     def arguments_of(cls, theirs: Any) -> dict[str, Any]:
-        return {
-            **ResidualLFQ.arguments_of(theirs.rvqs[0]),
-            "dim": theirs.dim,
-            "groups": theirs.groups,
-            "accept_image_fmap": theirs.accept_image_fmap,
-        }
-
-    @property
-    def codebooks(self) -> Tensor:
-        """(G, Q, K, D), made at every reading."""
-        return torch.stack([rvq.codebooks for rvq in self._groups()])
-
-    @property
-    def split_dim(self) -> int:
-        """The dimension of x that holds the channels."""
-        return 1 if self.accept_image_fmap else -1
+        return {**ResidualLFQ.arguments_of(theirs.rvqs[0]), **cls._groups_of(theirs)}
 
     def forward(
         self, x: Tensor, mask: Tensor | None = None, return_all_codes: bool = False
@@ -245,27 +199,11 @@ class GroupedResidualLFQ(Peer):
             tensors (Q, *positions, D)]).
         """
         _checks.vectors(x, self.dim, self.split_dim)
-        groups = self._groups()
-        drops = self.training and groups[0].quantize_dropout
-        seed = self._seeds.next(x.device) if drops else None
+        seed = self._seed(x.device)
         parts = [
             rvq(part, mask, return_all_codes, seed)
-            for rvq, part in zip(groups, x.chunk(self.groups, dim=self.split_dim), strict=True)
+            for rvq, part in zip(self._parts, x.chunk(self.groups, self.split_dim), strict=True)
         ]
         quantized, indices, losses, *codes = zip(*parts, strict=True)
         joined = torch.cat(quantized, dim=self.split_dim)
         return (joined, torch.stack(indices), torch.stack(losses), *codes)
-
-    def get_codes_from_indices(self, indices: Tensor) -> Tensor:
-        """(G, Q, *positions, D)."""
-        parts = zip(self._groups(), indices, strict=True)
-        return torch.stack([rvq.get_codes_from_indices(part) for rvq, part in parts])
-
-    def get_output_from_indices(self, indices: Tensor) -> Tensor:
-        """What ``forward`` has returned as quantized, up to rounding."""
-        parts = zip(self._groups(), indices, strict=True)
-        outputs = [rvq.get_output_from_indices(part) for rvq, part in parts]
-        return torch.cat(outputs, dim=self.split_dim)
-
-    def _groups(self) -> list[ResidualLFQ]:
-        return list(self.rvqs)  # type: ignore[arg-type]

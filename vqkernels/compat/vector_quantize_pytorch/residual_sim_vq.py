@@ -8,12 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from vqkernels import functional
-from vqkernels.compat._peer import Peer
-from vqkernels.compat.vector_quantize_pytorch._level_dropout import SeedStream, kept_levels
+from vqkernels.compat.vector_quantize_pytorch._level_dropout import LevelDropout
 from vqkernels.compat.vector_quantize_pytorch.sim_vq import SimVQ
 
 
-class ResidualSimVQ(Peer):
+class ResidualSimVQ(LevelDropout):
     """``vector_quantize_pytorch.ResidualSimVQ``: same calls, returns and state_dict.
 
     Level l quantizes ``r_l = r_(l-1) - sg(q_(l-1))`` (Zeghidour et al. 2021, arXiv 2107.03312,
@@ -47,13 +46,13 @@ class ResidualSimVQ(Peer):
         super().__init__()
         if heads != 1:
             raise ValueError(f"heads must be 1, got {heads}")
-        if quantize_dropout_cutoff_index < 0:
-            raise ValueError(
-                "quantize_dropout_cutoff_index must be at least 0, "
-                f"got {quantize_dropout_cutoff_index}"
-            )
+        self._set_dropout(
+            num_quantizers,
+            quantize_dropout,
+            quantize_dropout_cutoff_index,
+            quantize_dropout_multiple_of,
+        )
         self.channel_first = channel_first
-        self.num_quantizers = num_quantizers
         self.layers = nn.ModuleList(
             SimVQ(
                 dim,
@@ -64,20 +63,10 @@ class ResidualSimVQ(Peer):
             )
             for _ in range(num_quantizers)
         )
-        self.quantize_dropout = quantize_dropout and num_quantizers > 1
-        self.quantize_dropout_cutoff_index = quantize_dropout_cutoff_index
-        self.quantize_dropout_multiple_of = quantize_dropout_multiple_of
-        self._seeds = SeedStream()
 
     @classmethod
     def arguments_of(cls, theirs: Any) -> dict[str, Any]:
-        return {
-            **SimVQ.arguments_of(theirs.layers[0]),
-            "num_quantizers": theirs.num_quantizers,
-            "quantize_dropout": theirs.quantize_dropout,
-            "quantize_dropout_cutoff_index": theirs.quantize_dropout_cutoff_index,
-            "quantize_dropout_multiple_of": theirs.quantize_dropout_multiple_of,
-        }
+        return {**SimVQ.arguments_of(theirs.layers[0]), **cls._dropout_of(theirs)}
 
     @property
     def _levels(self) -> list[SimVQ]:
@@ -97,19 +86,11 @@ class ResidualSimVQ(Peer):
 
         With ``channel_first`` the channels follow the batch.
         """
-        given = indices.shape[-1]
-        if given < self.num_quantizers and not self.quantize_dropout:
-            raise ValueError(
-                f"indices must have {self.num_quantizers} levels without quantize_dropout, "
-                f"got shape {tuple(indices.shape)}"
-            )
         channel = 1 if self.channel_first else -1
-        none = torch.full_like(indices[..., 0], -1)
-        levels = [*indices.unbind(-1), *[none] * (self.num_quantizers - given)]
         return torch.stack(
             [
                 functional.lookup(level, layer.codebook, channel_dim=channel)
-                for level, layer in zip(levels, self._levels, strict=True)
+                for level, layer in zip(self._by_level(indices), self._levels, strict=True)
             ]
         )
 
@@ -123,15 +104,7 @@ class ResidualSimVQ(Peer):
         rand_quantize_dropout_fixed_seed: int | None = None,
     ) -> tuple[Tensor, ...]:
         """(quantized, indices (*positions, Q), losses (Q,)), and the codes of all levels."""
-        kept = self.num_quantizers
-        if self.training and self.quantize_dropout:
-            seed = rand_quantize_dropout_fixed_seed
-            kept = kept_levels(
-                self._seeds.next(x.device) if seed is None else seed,
-                self.num_quantizers,
-                self.quantize_dropout_cutoff_index,
-                self.quantize_dropout_multiple_of,
-            )
+        kept = self._kept(x.device, rand_quantize_dropout_fixed_seed)
         quantized, residual = torch.zeros_like(x), x
         indices, losses = [], []
         for layer in self._levels[:kept]:

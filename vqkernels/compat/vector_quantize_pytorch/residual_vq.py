@@ -8,15 +8,15 @@ import torch
 from torch import Tensor, nn
 
 from vqkernels import _checks, functional
-from vqkernels.compat._peer import Peer, refuse, unserved
+from vqkernels.compat._peer import refuse, unserved
 from vqkernels.compat.vector_quantize_pytorch._fused_levels import quantize_levels, serves_fused
 from vqkernels.compat.vector_quantize_pytorch._layout import Layout, only_valid, valid_positions
 from vqkernels.compat.vector_quantize_pytorch._learning import Learnt, learn, learn_shared
-from vqkernels.compat.vector_quantize_pytorch._level_dropout import SeedStream, kept_levels
+from vqkernels.compat.vector_quantize_pytorch._level_dropout import LevelDropout
 from vqkernels.compat.vector_quantize_pytorch.vector_quantize import VectorQuantize
 
 
-class ResidualVQ(Peer):
+class ResidualVQ(LevelDropout):
     """``vector_quantize_pytorch.ResidualVQ``: same calls, returns and state_dict.
 
     Residual vector quantization (Zeghidour et al. 2021, arXiv 2107.03312, algorithm 1), with
@@ -91,13 +91,12 @@ class ResidualVQ(Peer):
         sizes = _sizes(codebook_size, num_quantizers)
         if shared_codebook and len(set(sizes)) > 1:
             raise ValueError(f"codebook_size must be one with a shared codebook, got {sizes}")
-        _checks.integer_at_least("quantize_dropout_cutoff_index", quantize_dropout_cutoff_index, 0)
-        _checks.integer_at_least("quantize_dropout_multiple_of", quantize_dropout_multiple_of, 1)
-        if quantize_dropout and quantize_dropout_cutoff_index >= len(sizes) > 1:
-            raise ValueError(
-                f"quantize_dropout_cutoff_index must be below {len(sizes)}, the number of levels, "
-                f"got {quantize_dropout_cutoff_index}"
-            )
+        self._set_dropout(
+            len(sizes),
+            quantize_dropout,
+            quantize_dropout_cutoff_index,
+            quantize_dropout_multiple_of,
+        )
         self.dim = dim
         self.codebook_dim = dim if codebook_dim is None else codebook_dim
         self.has_projections = self.codebook_dim != dim
@@ -108,12 +107,8 @@ class ResidualVQ(Peer):
             self.project_out = nn.Linear(self.codebook_dim, dim)
         self.accept_image_fmap = accept_image_fmap
         self.return_zeros_for_masked_padding = return_zeros_for_masked_padding
-        self.num_quantizers = len(sizes)
         self.codebook_sizes = sizes
         self.uniform_codebook_size = len(set(sizes)) == 1
-        self.quantize_dropout = quantize_dropout and len(sizes) > 1
-        self.quantize_dropout_cutoff_index = quantize_dropout_cutoff_index
-        self.quantize_dropout_multiple_of = quantize_dropout_multiple_of
         self.shared_codebook = shared_codebook
         if shared_codebook:
             vq_kwargs["manual_ema_update"] = True
@@ -131,21 +126,20 @@ class ResidualVQ(Peer):
         if shared_codebook:
             for layer in self._levels()[1:]:
                 layer._codebook = self._levels()[0]._codebook
-        self._seeds = SeedStream()
 
     @classmethod
     def arguments_of(cls, theirs: Any) -> dict[str, Any]:
         first = theirs.layers[0]
         own = (
-            *("num_quantizers", "codebook_dim", "shared_codebook", "diveq", "quantize_dropout"),
-            *("quantize_dropout_cutoff_index", "quantize_dropout_multiple_of"),
-            *("accept_image_fmap", "implicit_neural_codebook", "beam_size", "eval_beam_size"),
+            *("codebook_dim", "shared_codebook", "diveq", "accept_image_fmap"),
+            *("implicit_neural_codebook", "beam_size", "eval_beam_size"),
             *("quant_grad_frac", "return_zeros_for_masked_padding"),
         )
         sizes = theirs.codebook_sizes
         return {
             **VectorQuantize.arguments_of(first),
             **{name: getattr(theirs, name) for name in own},
+            **cls._dropout_of(theirs),
             "dim": theirs.project_in.in_features if theirs.has_projections else first.dim,
             "codebook_size": sizes[0] if theirs.uniform_codebook_size else tuple(sizes),
             "kmeans_init": not all(bool(layer._codebook.initted) for layer in theirs.layers),
@@ -245,28 +239,13 @@ class ResidualVQ(Peer):
             learn(found)
         return total, torch.stack(indices, dim=-1), torch.stack(losses)
 
-    def _kept(self, device: torch.device, seed: int | None) -> int:
-        if not (self.training and self.quantize_dropout):
-            return self.num_quantizers
-        seed = self._seeds.next(device) if seed is None else seed
-        cutoff, multiple_of = self.quantize_dropout_cutoff_index, self.quantize_dropout_multiple_of
-        return kept_levels(seed, self.num_quantizers, cutoff, multiple_of)
-
     def get_codes_from_indices(self, indices: Tensor) -> Tensor:
         """(Q, *positions, D). Index -1 gives zeros; so do levels that ``indices`` lack, which only
         a module with quantize_dropout takes.
         """
-        _checks.integers("indices", indices)
-        missing = self.num_quantizers - indices.shape[-1]
-        if missing < 0 or (missing and not self.quantize_dropout):
-            raise ValueError(
-                f"indices must have shape (*positions, {self.num_quantizers}) without "
-                f"quantize_dropout, got {tuple(indices.shape)}"
-            )
-        indices = nn.functional.pad(indices, (0, missing), value=-1)
         codes = [
             functional.lookup(level, layer._codebook.embed[0], channel_dim=-1)
-            for level, layer in zip(indices.unbind(-1), self._levels(), strict=True)
+            for level, layer in zip(self._by_level(indices), self._levels(), strict=True)
         ]
         return torch.stack(codes)
 
