@@ -12,14 +12,26 @@ from vqkernels._numerics import wide
 from vqkernels._soft import mean_entropies
 from vqkernels.outputs import CodeEntropy
 
+_BITS = {
+    torch.float64: torch.int64,
+    torch.float32: torch.int32,
+    torch.float16: torch.int16,
+    torch.bfloat16: torch.int16,
+}
+
 
 def bit_indices(x: Tensor, channel_dim: int) -> Tensor:
-    """int64, positions of x: bit set where x > 0, the first channel the most significant bit."""
+    """int64, positions of x: bit set where x > 0, the first channel the most significant bit.
+
+    Without meaning where x is NaN. What is compared are the bits of x: as a number, a denormal is
+    zero after ``torch.set_flush_denormal(True)``.
+    """
     size = x.shape[channel_dim]
     shape = [1] * x.ndim
     shape[channel_dim] = size
     values = 2 ** torch.arange(size - 1, -1, -1, device=x.device)
-    return torch.where(x > 0, values.reshape(shape), 0).sum(dim=channel_dim)
+    has = x.detach().view(_BITS[x.dtype]) > 0
+    return torch.where(has, values.reshape(shape), 0).sum(dim=channel_dim)
 
 
 def bit_entropy(

@@ -90,6 +90,13 @@ def integers(name: str, value: Any) -> None:
         raise TypeError(f"{name} must have an integer dtype, got {value.dtype}")
 
 
+def indices(value: Any) -> None:
+    """Numbers of codes at positions, of which there is at least one dimension."""
+    integers("indices", value)
+    if value.ndim < 1:
+        raise ValueError("indices must have at least 1 dimension, got shape ()")
+
+
 def booleans(name: str, value: Any) -> None:
     tensor(name, value)
     if value.dtype != torch.bool:

@@ -29,9 +29,10 @@ def check_levels(levels: Any, symmetric: bool, bound: str) -> tuple[int, ...]:
             raise ValueError(
                 f"levels[{number}] must be at least 3 without preserve_symmetry=True, got 2"
             )
-    if math.prod(levels) > MOST_CODES:
-        raise ValueError(f"levels must have a product of at most 2^62, got {math.prod(levels)}")
-    return tuple(int(count) for count in levels)
+    checked = tuple(int(count) for count in levels)  # numpy's integers would overflow
+    if math.prod(checked) > MOST_CODES:
+        raise ValueError(f"levels must have a product of at most 2^62, got {math.prod(checked)}")
+    return checked
 
 
 def quantize_scalars(

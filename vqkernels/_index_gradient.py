@@ -168,7 +168,8 @@ def divergence_from_uniform(
         rows, weight, bias, None, valid, None, None, 0, False, None
     )
     count = valid.sum()
-    total = math.log(num_codes) * count - sum_of_many(entropy)
+    # float64: the two are nearly equal, and a product with an integer has torch's default dtype.
+    total = math.log(num_codes) * count.double() - sum_of_many(entropy.double())
     return (total / count.clamp(min=1)).to(wide(x.dtype))
 
 

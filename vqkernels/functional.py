@@ -100,9 +100,7 @@ def lookup(
     """
     if isinstance(codebook, PreparedCodebook):
         codebook = codebook.codebook
-    _checks.integers("indices", indices)
-    if indices.ndim < 1:
-        raise ValueError("indices must have at least 1 dimension, got shape ()")
+    _checks.indices(indices)
     _checks.codebook(codebook)
     _checks.same_device("indices", indices, "codebook", codebook)
     channel = _checks.channel_dim(channel_dim, indices.ndim + 1)

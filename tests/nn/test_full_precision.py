@@ -9,7 +9,7 @@ import cases
 import oracle
 import pytest
 import torch
-from modules import UPDATES, assert_same_state, batches, quantizer, snapshot, train
+from modules import UPDATES, D, K, assert_same_state, batches, quantizer, snapshot, train
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
@@ -71,6 +71,33 @@ def test_a_bfloat16_file_is_widened_on_the_way_in(
         assert value.dtype == module.state_dict()[name].dtype, name
         assert torch.equal(value, saved[name].to(value.dtype)), name
     train(other, batches(2))
+
+
+OTHERS: dict[str, Callable[[], nn.Module]] = {
+    "FSQ": lambda: vq.nn.FSQ([4] * D, preserve_symmetry=True),
+    "LFQ": lambda: vq.nn.LFQ(D),
+    "SimVQ": lambda: vq.nn.SimVQ(K, D),
+    "IBQ": lambda: vq.nn.IBQ(K, D),
+    "GumbelVQ": lambda: vq.nn.GumbelVQ(K, D),
+    "RandomProjectionVQ": lambda: vq.nn.RandomProjectionVQ(K, D, 3),
+}
+others = pytest.mark.parametrize("make", OTHERS.values(), ids=OTHERS)
+
+
+@others
+@pytest.mark.parametrize("assign", [False, True])
+def test_a_bfloat16_file_is_widened_for_the_modules_inside_too(
+    make: Callable[[], nn.Module], assign: bool
+) -> None:
+    saved = {
+        name: value.bfloat16() if value.is_floating_point() else value
+        for name, value in make().state_dict().items()
+    }
+    module = make()
+    module.load_state_dict(dict(saved), assign=assign)
+    for name, value in module.state_dict().items():
+        assert value.dtype in (torch.float32, torch.int64), name
+        assert torch.equal(value, saved[name].to(value.dtype)), name
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
@@ -191,3 +218,25 @@ def test_the_default_dtype_does_not_decide_the_state(default: torch.dtype, init:
     for name, value in module.state_dict().items():
         assert value.dtype in (torch.float32, torch.int64), name
     assert module.codebook.isfinite().all()
+
+
+@others
+@pytest.mark.parametrize("default", [torch.bfloat16, torch.float64], ids=str)
+def test_the_default_dtype_decides_nothing(
+    default: torch.dtype, make: Callable[[], nn.Module]
+) -> None:
+    x = batches(1)[0]
+    results = []
+    for dtype in (torch.float32, default):
+        torch.manual_seed(5)
+        torch.set_default_dtype(dtype)
+        try:
+            module = make()
+            out = module(x)
+            results.append([*module.state_dict().values(), *tree_leaves(out)])
+            results[-1].append(module.decode(out.indices))
+        finally:
+            torch.set_default_dtype(torch.float32)
+    for value, wanted in zip(*reversed(results), strict=True):
+        assert value.dtype == wanted.dtype
+        assert torch.equal(value, wanted)

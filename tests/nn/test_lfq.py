@@ -218,6 +218,26 @@ def test_indices_and_codes_are_exact_both_ways(bits: int) -> None:
     assert module.num_embeddings == 2**bits
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+def test_the_smallest_number_has_a_sign(dtype: torch.dtype) -> None:
+    tiny = torch.tensor([1], dtype=torch.int16 if dtype.itemsize == 2 else torch.int32).view(dtype)
+    x = torch.stack([tiny, -tiny, tiny * 0, -tiny * 0], dim=1)
+    module = vq.nn.LFQ(4)
+    for flush in (False, True):
+        torch.set_flush_denormal(flush)
+        try:
+            found = [module.encode(x), module(x).indices]
+        finally:
+            torch.set_flush_denormal(False)
+        assert [int(index) for index in found] == [8, 8]
+
+
+def test_decoded_vectors_are_dense_whatever_the_strides_of_the_indices() -> None:
+    """As a compiler expects them to be."""
+    indices = torch.arange(6).reshape(2, 3).T
+    assert vq.nn.LFQ(4).decode(indices).is_contiguous()
+
+
 def test_decode_keeps_positions_and_refuses_other_indices() -> None:
     module = vq.nn.LFQ(3, spherical=True)
     indices = torch.tensor([[5, -1], [0, 7]])

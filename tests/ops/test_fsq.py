@@ -235,6 +235,17 @@ def test_masked_rows_pass_through(layout: str, backend: str) -> None:
     assert (backward.movedim(channel_dim, -1)[mask] != 1.0).all()
 
 
+@pytest.mark.parametrize("bound", ["tanh", "clamp"])
+def test_an_element_that_is_not_finite_has_no_gradient(bound: str, backend: str) -> None:
+    x = rows(4)
+    x[0, 0], x[1, 1], x[2, 2] = torch.nan, torch.inf, -torch.inf
+    options = (LEVELS, False, bound, 1, backend)
+    grad = ops.fsq_backward(torch.ones_like(x), x, None, *options)
+    wanted = ops.fsq_backward(torch.ones_like(x), x.nan_to_num(0.0, 9.0, -9.0), None, *options)
+    assert torch.equal(grad == 0, ~x.isfinite() | (wanted == 0))
+    assert torch.equal(grad[x.isfinite()], wanted[x.isfinite()])
+
+
 def test_a_row_that_is_not_finite_is_nan_and_nobodys(backend: str) -> None:
     x = rows(1200)
     clean = call(x, backend)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, ClassVar
 
 import torch
@@ -24,9 +25,11 @@ class PeerCodebook(VectorQuantizer):
 
     Attributes:
         their_names: name of ours to name of theirs.
+        given_dtype: the dtype that the model was given, which the state, float32, does not take.
     """
 
     their_names: ClassVar[dict[str, str]] = {}
+    given_dtype: torch.dtype = torch.float32
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> VQOutput:
         """As ``VectorQuantizer.forward``; in training the codebook moves before it returns."""
@@ -34,6 +37,11 @@ class PeerCodebook(VectorQuantizer):
         if self.training:
             self.flush()
         return out
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> PeerCodebook:
+        super()._apply(fn, recurse)
+        self.given_dtype = fn(self.codebook.new_empty(0, dtype=self.given_dtype)).dtype
+        return self
 
     def _to_theirs(self, name: str, tensor: Tensor) -> Tensor:
         """The tensor that we call ``name`` in their shape and dtype."""

@@ -63,29 +63,63 @@ def _replace_all(
         raise TypeError(f"model must be a torch.nn.Module, got {type(model).__name__}")
     _checks.boolean("dry_run", dry_run)
     places = _places(model)
-    entries: list[Conversion] = []
+    decided: list[tuple[nn.Module, Conversion]] = []
+    taken: dict[int, nn.Module] = {}  # by the identity of what it takes the place of
     inside: tuple[str, ...] = ()  # prefixes of what has been decided together with its owner
-    for path, module in list(model.named_modules()):
+    for path, module in model.named_modules():
         if path.startswith(inside):
             continue
         try:
-            with torch.random.fork_rng(devices=[]):
+            with torch.inference_mode(False), torch.random.fork_rng(devices=[]):
                 new = replace(module)
                 if new is not None and not path:
                     raise _LeftError(
                         "it is the model itself, which has no place in another module; make a "
                         f"{class_path(type(new))} and load its state_dict"
                     )
+                if new is not None and any(_is_compiled(owner) for owner, _ in places[id(module)]):
+                    raise _LeftError(
+                        "torch.compile holds it by itself; convert before, and compile then"
+                    )
         except _LeftError as error:
-            entries.append(Conversion(path, class_path(type(module)), reason=str(error)))
+            old = class_path(type(module))
+            decided.append((module, Conversion(path, old, reason=" ".join(str(error).split()))))
         else:
             if new is None:
                 continue
-            entries.append(Conversion(path, class_path(type(module)), new=class_path(type(new))))
-            for owner, name in [] if dry_run else places[id(module)]:
-                owner._modules[name] = new
+            entry = Conversion(path, class_path(type(module)), new=class_path(type(new)))
+            decided.append((module, entry))
+            taken.update(_counterparts(module, new))
         inside += (f"{path}." if path else "",)
-    return Report(tuple(entries))
+    # Only now, when nothing can raise any more.
+    for old_id, new in () if dry_run else taken.items():
+        for owner, name in places[old_id]:
+            if id(owner) not in taken:
+                owner._modules[name] = new
+    # What was met first by itself and then as a part has gone along with the whole.
+    return Report(
+        tuple(
+            entry for module, entry in decided if entry.new is not None or id(module) not in taken
+        )
+    )
+
+
+def _counterparts(old: nn.Module, new: nn.Module) -> dict[int, nn.Module]:
+    """By the identity of ``old`` and of its parts: what has their places in ``new``.
+
+    The model may hold a part in a place of its own too.
+    """
+    parts = dict(old.named_modules(remove_duplicate=False))
+    return {
+        id(parts[name]): part
+        for name, part in new.named_modules(remove_duplicate=False)
+        if name in parts and parts[name] is not part
+    }
+
+
+def _is_compiled(owner: nn.Module) -> bool:
+    """Whether it is torch.compile's wrapper, which calls what it was given, whatever it holds."""
+    return class_path(type(owner)) == "torch._dynamo.eval_frame.OptimizedModule"
 
 
 def _places(model: nn.Module) -> dict[int, list[tuple[nn.Module, str]]]:
@@ -109,6 +143,9 @@ def _replacement(theirs: nn.Module) -> nn.Module | None:
     for peer in _recognise.namesakes(kind):
         try:
             ours = _made(peer, theirs)
+            more = _recognise.additions(theirs, ours)
+            if more:
+                raise _LeftError(f"it has {', '.join(more)}, which that class has not")
         except _LeftError as error:
             reasons.append(f"as {class_path(peer)}: {error}")
             continue
@@ -127,19 +164,34 @@ def _replacement(theirs: nn.Module) -> nn.Module | None:
 
 
 def _made(peer: type[Peer], theirs: nn.Module) -> Peer:
-    if "forward" in vars(theirs):
-        raise _LeftError("its forward has been replaced on the module itself")
+    for name, part in theirs.named_modules():
+        if "forward" in vars(part):
+            whose = f"the forward of its {name}" if name else "its forward"
+            raise _LeftError(f"{whose} has been replaced on the module itself")
     try:
         arguments = peer.arguments_of(theirs)
         ours = peer(**arguments)
         check(theirs, ours)
+        _check_known(theirs, ours)
+        carry(theirs, ours)
     except AttributeError as error:
         raise _LeftError(f"it lacks an attribute of its class: {error}") from error
-    except (NotImplementedError, TypeError, ValueError, OSError, MisfitError) as error:
+    except (RuntimeError, TypeError, ValueError, OSError, MisfitError) as error:
         raise _LeftError(str(error)) from error
-    carry(theirs, ours)
     ours._origin = Origin(class_path(type(theirs)), arguments, type(theirs))
     return ours
+
+
+def _check_known(theirs: nn.Module, ours: nn.Module) -> None:
+    """Raises MisfitError if a part that ours has a class for is of another one, as a subclass."""
+    parts = dict(theirs.named_modules(remove_duplicate=False))
+    for name, part in ours.named_modules(remove_duplicate=False):
+        kind = type(parts.get(name, theirs))
+        known = name in parts and isinstance(part, Peer) and not part.copied
+        if name and known and class_path(kind) not in part.replaces:
+            raise MisfitError(
+                f"{name} is a {class_path(kind)}, where its class has a {part.replaces[0]}"
+            )
 
 
 def _original(ours: nn.Module) -> nn.Module | None:

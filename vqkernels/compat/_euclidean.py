@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, ClassVar
 
@@ -68,7 +67,6 @@ class EuclideanCodebookBase(Peer, PeerCodebook):
             channel_dim=-1,
         )
         self.cluster_size.zero_()  # type: ignore[union-attr]
-        self._decoded = self.codebook.dtype  # of codes: the state itself stays float32
         self.codebook_size = codebook_size
         self.kmeans_iters = self._kmeans_iterations = kmeans_iters
         self.threshold_ema_dead_code = threshold_ema_dead_code
@@ -122,11 +120,11 @@ class EuclideanCodebookBase(Peer, PeerCodebook):
         if not self.training and not self._init_done:
             self.init_codebook(x)
         # Under autocast x is shorter than the codes, and the codes are what theirs returns.
-        return PeerCodebook.forward(self, x.to(torch.promote_types(x.dtype, self._decoded)))
+        return PeerCodebook.forward(self, x.to(torch.promote_types(x.dtype, self.given_dtype)))
 
     def decode(self, indices: Tensor) -> Tensor:
         """Codes of indices (*positions): (*positions, D), in the dtype given to the model."""
-        return super().decode(indices).to(self._decoded)
+        return super().decode(indices).to(self.given_dtype)
 
     def quantize(self, x: Tensor) -> Tensor:
         """Indices (N,) of the rows of x, (N, D)."""
@@ -146,11 +144,6 @@ class EuclideanCodebookBase(Peer, PeerCodebook):
             assert self.embed_sum is not None
             just_now = self.initialised > before
             self.embed_sum.copy_(torch.where(just_now, self.codebook, self.embed_sum))
-
-    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> PeerCodebook:
-        super()._apply(fn, recurse)
-        self._decoded = fn(self.codebook.new_empty(0, dtype=self._decoded)).dtype
-        return self
 
     def _to_theirs(self, name: str, tensor: Tensor) -> Tensor:
         return tensor.float().reshape(1) if name == "initialised" else tensor

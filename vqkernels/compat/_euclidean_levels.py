@@ -89,7 +89,7 @@ class VectorQuantizationBase(Peer):
 
     def _is_bare(self) -> bool:
         """Whether this level is a search in its float32 codebook and no more."""
-        whole = self._codebook._decoded == self.codebook.dtype
+        whole = self._codebook.given_dtype == self.codebook.dtype
         return whole and isinstance(self.project_in, nn.Identity)
 
     def _may_be_skipped(self) -> bool:

@@ -31,6 +31,7 @@ class GumbelQuantize(Remapped, Peer):
 
     replaces = ("taming.modules.vqvae.quantize.GumbelQuantize",)
     codebook_key: ClassVar[str] = "embed.weight"
+    settings = ("temperature", "kl_weight", "straight_through", "use_vqinterface")
 
     draws: Tensor
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+import inspect
 import re
 
 from torch import nn
@@ -55,6 +56,24 @@ def namesakes(kind: type[nn.Module]) -> list[type[Peer]]:
     ]
 
 
+def additions(copy: nn.Module, ours: Peer) -> list[str]:
+    """What a copied class has beyond the class that it has the name of: by name, in order.
+
+    Attributes, parts, public methods and arguments of ``forward``; a trial of one step sees no
+    counter, and no method but ``forward``.
+    """
+    kinds = [kind for kind in type(copy).__mro__ if kind not in nn.Module.__mro__]
+    methods = [name for kind in kinds for name in vars(kind) if not name.startswith("_")]
+    own = [name for name in (*vars(copy), *copy._modules, *methods) if not hasattr(ours, name)]
+    theirs, known = (list(inspect.signature(one.forward).parameters) for one in (copy, ours))
+    return sorted({*own, *theirs[len(known) :]})
+
+
+def _is_known(kind: type[nn.Module]) -> bool:
+    ours = class_path(kind).startswith("vqkernels.")
+    return ours or exact(kind) is not None or base(kind) is not None or bool(namesakes(kind))
+
+
 def looks_like_one(module: nn.Module) -> bool:
     """Named like a quantizer, with something like a codebook of its own, and unknown throughout.
 
@@ -63,7 +82,7 @@ def looks_like_one(module: nn.Module) -> bool:
     kind = type(module)
     if class_path(kind).startswith("torch.") or not _NAMED_LIKE_ONE.search(kind.__name__):
         return False
-    if any(exact(type(part)) is not None for part in module.modules()):
+    if any(_is_known(type(part)) for part in module.modules()):
         return False
     own = [*module.parameters(recurse=False), *module.buffers(recurse=False)]
     return (

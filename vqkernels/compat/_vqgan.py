@@ -24,6 +24,7 @@ class BetaQuantizer(EmbeddingQuantizer):
         not legacy:  loss = beta * mse(sg(q), z) + mse(q, sg(z))
     """
 
+    settings = ("beta",)
     embedding: nn.Embedding
     legacy: bool = True
 
@@ -62,6 +63,8 @@ class RemappingQuantizer(Remapped, BetaQuantizer):
         sane_index_shape: indices are (B, H, W), not (B*H*W,), or (B*H*W, 1) with ``remap``.
         legacy: which term beta is on.
     """
+
+    settings = ("beta", "legacy", "sane_index_shape")
 
     def __init__(
         self,

@@ -168,6 +168,7 @@ class EMAVectorQuantizer(Peer):
 
     replaces = (f"{_MODULE}.EMAVectorQuantizer",)
     copied = True
+    settings = ("beta",)
 
     def __init__(
         self,

@@ -37,6 +37,7 @@ class VectorQuantizer(EmbeddingQuantizer):
     replaces = (f"{_MODULE}.VectorQuantizer",)
     copied = True
     codebook_key = "_embedding.weight"
+    settings = ("_commitment_cost",)
 
     _embedding: nn.Embedding
 

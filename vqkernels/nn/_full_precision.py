@@ -13,7 +13,8 @@ class FullPrecision(nn.Module):
 
     ``.half()``, ``.bfloat16()``, ``.to(dtype)`` and ``.type()`` reach a module through ``_apply``:
     there the device is taken from the converted tensor and the value from the old one. A loaded
-    file in another dtype is converted on the way in, also with ``assign=True``.
+    file in another dtype is converted on the way in, also with ``assign=True``. Both hold for the
+    modules inside of it too.
     """
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> FullPrecision:
@@ -40,13 +41,16 @@ class FullPrecision(nn.Module):
         if problems:  # all or nothing: this module keeps every tensor it had
             error_msgs.extend(problems)
             return
-        converted = {
-            prefix + name: state_dict[prefix + name].to(tensor.dtype)
-            for name, tensor in _own_tensors(self).items()
-            if isinstance(state_dict.get(prefix + name), Tensor)
-        }
+        # In place: torch hands the children what stands in this dictionary afterwards.
+        tensors = [
+            *self.named_parameters(prefix.rstrip("."), remove_duplicate=False),
+            *self.named_buffers(prefix.rstrip("."), remove_duplicate=False),
+        ]
+        for name, tensor in tensors:
+            if isinstance(loaded := state_dict.get(name), Tensor):
+                state_dict[name] = loaded.to(tensor.dtype)
         super()._load_from_state_dict(
-            {**state_dict, **converted},
+            state_dict,
             prefix,
             local_metadata,
             strict,

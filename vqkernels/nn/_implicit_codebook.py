@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor
 
-from vqkernels import _checks
+from vqkernels import _checks, ops
 from vqkernels._layout import row_shape
 from vqkernels.nn._learned_codebook import LearnedCodebook
 from vqkernels.nn._quantizer import Quantizer
@@ -18,7 +18,16 @@ class ImplicitCodebook(Quantizer):
     """
 
     num_embeddings: int
-    backend: str | None
+
+    def __init__(self, embedding_dim: int, *, channel_dim: int, backend: str | None) -> None:
+        super().__init__()
+        if isinstance(channel_dim, bool) or not isinstance(channel_dim, int):
+            raise TypeError(f"channel_dim must be an integer, got {channel_dim!r}")
+        if backend is not None:
+            _checks.one_of("backend", backend, ops.dispatch.BACKENDS)
+        self.embedding_dim = embedding_dim
+        self.channel_dim = channel_dim
+        self.backend = backend
 
     def _check(self, x: Tensor, mask: Tensor | None) -> int:
         channel = _checks.vectors(x, self.embedding_dim, self.channel_dim)

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vqkernels import ops
+from vqkernels import _checks, ops
 from vqkernels._fsq import check_levels, codes_of, quantize_scalars
 from vqkernels.nn._implicit_codebook import ImplicitCodebook
 from vqkernels.nn._quantizer import Learnt
@@ -70,16 +70,12 @@ class FSQ(ImplicitCodebook):
         channel_dim: int = 1,
         backend: str | None = None,
     ) -> None:
-        super().__init__()
-        self.levels = check_levels(levels, preserve_symmetry, bound)
-        if isinstance(channel_dim, bool) or not isinstance(channel_dim, int):
-            raise TypeError(f"channel_dim must be an integer, got {channel_dim!r}")
-        self.num_embeddings = math.prod(self.levels)
-        self.embedding_dim = len(self.levels)
+        checked = check_levels(levels, preserve_symmetry, bound)
+        super().__init__(len(checked), channel_dim=channel_dim, backend=backend)
+        self.levels = checked
+        self.num_embeddings = math.prod(checked)
         self.preserve_symmetry = preserve_symmetry
         self.bound = bound
-        self.channel_dim = channel_dim
-        self.backend = backend
 
     def forward(self, x: Tensor, mask: Tensor | None = None) -> VQOutput:
         """Quantizes x.
@@ -122,6 +118,7 @@ class FSQ(ImplicitCodebook):
         Equals ``forward(x).quantized`` at valid positions, up to the rounding to x's dtype. An
         index out of range raises ValueError on the CPU and gives NaN elsewhere.
         """
+        _checks.indices(indices)
         return codes_of(
             indices,
             self.levels,

@@ -74,10 +74,10 @@ class LFQ(ImplicitCodebook):
         channel_dim: int = 1,
         backend: str | None = None,
     ) -> None:
-        super().__init__()
         _checks.integer_at_least("bits", bits, 1)
         if bits > MOST_BITS:
             raise ValueError(f"bits must be at most {MOST_BITS}, got {bits}")
+        super().__init__(int(bits), channel_dim=channel_dim, backend=backend)
         _checks.boolean("spherical", spherical)
         _checks.at_least("commitment_weight", commitment_weight, 0.0)
         if not isinstance(regularize, tuple) or not all(
@@ -86,19 +86,12 @@ class LFQ(ImplicitCodebook):
             raise TypeError(f"regularize must be a tuple of Entropy(...), got {regularize!r}")
         _check_group(entropy_group, bits, needed=bool(regularize))
         _checks.one_of("estimator", estimator, _checks.ESTIMATORS)
-        if isinstance(channel_dim, bool) or not isinstance(channel_dim, int):
-            raise TypeError(f"channel_dim must be an integer, got {channel_dim!r}")
-        if backend is not None:
-            _checks.one_of("backend", backend, ops.dispatch.BACKENDS)
-        self.embedding_dim = int(bits)
         self.num_embeddings = 2**self.embedding_dim
         self.spherical = spherical
         self.commitment_weight = float(commitment_weight)
         self.regularize = regularize
         self.entropy_group = entropy_group
         self.estimator = estimator
-        self.channel_dim = channel_dim
-        self.backend = backend
 
     @property
     def bits(self) -> int:
@@ -174,9 +167,7 @@ class LFQ(ImplicitCodebook):
         Equals ``forward(x).quantized`` at valid positions, up to the rounding to x's dtype. An
         index outside of [-1, 2^bits) raises ValueError on the CPU and gives a NaN vector on CUDA.
         """
-        _checks.integers("indices", indices)
-        if indices.ndim < 1:
-            raise ValueError("indices must have at least 1 dimension, got shape ()")
+        _checks.indices(indices)
         channel = _checks.channel_dim(self.channel_dim, indices.ndim + 1)
         vectors: Tensor = ops.bit_codes(indices, self.bits, self._scale, channel)
         return vectors

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 
 import torch
@@ -72,9 +73,10 @@ class RandomProjectionVQ(Quantizer, FullPrecision):
         _checks.boolean("norm", norm)
         _checks.integer_at_least("seed", seed, 0)
         generator = torch.Generator().manual_seed(seed)
+        draw = functools.partial(torch.randn, generator=generator, dtype=torch.float32)
         std = math.sqrt(2.0 / (embedding_dim + code_dim))
         shape = (codebooks * code_dim, embedding_dim)
-        self.register_buffer("projection", torch.randn(shape, generator=generator) * std)
+        self.register_buffer("projection", draw(shape) * std)
         self.quantizer = GroupedVQ(
             [
                 VectorQuantizer(
@@ -82,7 +84,7 @@ class RandomProjectionVQ(Quantizer, FullPrecision):
                     code_dim,
                     update=None,
                     metric="cosine",
-                    init=torch.randn(num_embeddings, code_dim, generator=generator),
+                    init=draw(num_embeddings, code_dim),
                     channel_dim=channel_dim,
                     backend=backend,
                 )

@@ -195,9 +195,7 @@ class ShardedCodebook(FullPrecision, Quantizer):
         own. Not differentiable. An index outside of [-1, K) raises ValueError on the CPU and
         gives a NaN vector on CUDA.
         """
-        _checks.integers("indices", indices)
-        if indices.ndim < 1:
-            raise ValueError("indices must have at least 1 dimension, got shape ()")
+        _checks.indices(indices)
         shard = self._shard
         _checks.same_device("indices", indices, "codebook", shard.codebook)
         channel = _checks.channel_dim(self.channel_dim, indices.ndim + 1)

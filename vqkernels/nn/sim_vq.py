@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from vqkernels import _checks, functional
+from vqkernels.nn._initial_codes import initial_codes
 from vqkernels.nn._quantizer import Learnt
 from vqkernels.nn._trained_by_gradient import TrainedByGradient
 from vqkernels.outputs import VQOutput
@@ -69,7 +70,7 @@ class SimVQ(TrainedByGradient):
         if not (transform is None or isinstance(transform, nn.Module)):
             raise TypeError(f"transform must be a module or None, got {transform!r}")
         if frozen is None:
-            frozen = torch.randn(num_embeddings, embedding_dim) * embedding_dim**-0.5
+            frozen = initial_codes("normal", num_embeddings, embedding_dim) * embedding_dim**-0.5
         else:
             _checks.codebook(frozen, "frozen")
             _checks.shaped("frozen", frozen, (num_embeddings, frozen.shape[1]))
@@ -77,7 +78,7 @@ class SimVQ(TrainedByGradient):
                 raise ValueError("frozen must be finite, got a NaN or an infinity")
         self.register_buffer("frozen", frozen.detach().to(torch.float32, copy=True))
         if transform is None:
-            transform = nn.Linear(frozen.shape[1], embedding_dim, bias=False)
+            transform = nn.Linear(frozen.shape[1], embedding_dim, bias=False, dtype=torch.float32)
         self.transform = transform
         self.commitment_weight = float(commitment_weight)
         self.codebook_weight = float(codebook_weight)

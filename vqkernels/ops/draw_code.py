@@ -30,7 +30,7 @@ def _impl(
 def _fake(
     x: Tensor, weight: Tensor, bias: Tensor | None, mask: Tensor | None, clock: Tensor, seed: int
 ) -> Tensor:
-    return x.new_empty(len(x), dtype=torch.int64)
+    return x.new_empty(x.shape[0], dtype=torch.int64)
 
 
 draw_code = define(

@@ -53,8 +53,8 @@ def _fake(
 ) -> _Result:
     dtype = wide(x.dtype, weight.dtype)
     return (
-        x.new_empty(0 if values is None else (len(x), values.shape[1]), dtype=dtype),
-        x.new_empty(len(x), dtype=dtype),
+        x.new_empty(0 if values is None else (x.shape[0], values.shape[1]), dtype=dtype),
+        x.new_empty(x.shape[0], dtype=dtype),
         x.new_empty(len(weight) if usage else 0, dtype=dtype),
     )
 

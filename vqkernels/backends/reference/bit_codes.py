@@ -16,6 +16,8 @@ def bit_codes(indices: Tensor, bits: int, scale: float, channel_dim: int) -> Ten
     shape[channel_dim] = bits
     places = torch.arange(bits - 1, -1, -1, device=indices.device).reshape(shape)
     values = indices.long().unsqueeze(channel_dim)
-    codes = torch.where((values >> places & 1) != 0, scale, -scale)
-    codes = torch.where(values >> bits == 0, codes, torch.nan)
-    return torch.where(values == -1, 0.0, codes)
+    has = (values >> places & 1) != 0
+    # Dense and float32, whatever the strides of the indices and torch's default dtype are.
+    codes = torch.full(has.shape, -scale, dtype=torch.float32, device=indices.device)
+    codes.masked_fill_(has, scale).masked_fill_(values >> bits != 0, torch.nan)
+    return codes.masked_fill_(values == -1, 0.0)

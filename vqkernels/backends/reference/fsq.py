@@ -69,13 +69,14 @@ def fsq_backward(
 ) -> Tensor:
     """The gradient in x of bounded(x): the rounding passes gradients on (straight-through).
 
-    The slope is ``gain (1 - tanh^2)``, or ``gain`` where the clamp does not act, and 1 in masked
-    rows.
+    The slope is ``gain (1 - tanh^2)``, or ``gain`` where the clamp does not act, 0 where x is not
+    finite, and 1 in masked rows.
     """
     tables = level_tables(levels, symmetric, bound, x.device)
     upstream = as_rows(grad_quantized, channel_dim).double()
     y = as_rows(x, channel_dim).double() + tables.shift
     slope = (y.abs() <= 1.0).double() if bound == "clamp" else y.cosh().square().reciprocal()
+    slope = slope.nan_to_num(0.0)
     grad = tables.gain * slope * upstream
     if mask is not None:
         grad = torch.where(mask.reshape(-1, 1), grad, upstream)

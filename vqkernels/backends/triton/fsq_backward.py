@@ -65,6 +65,7 @@ def _fsq_backward_kernel(
     else:
         decay = tl.exp(-2.0 * size)
         slope = 4.0 * decay / ((1.0 + decay) * (1.0 + decay))
+        slope = tl.where(size < float("inf"), slope, 0.0)
     out = gain[None, :] * slope * grad
     if mask_ptr is not None:
         valid = tl.load(mask_ptr + row, mask=row_ok, other=0) != 0
