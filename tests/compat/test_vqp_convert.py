@@ -214,3 +214,53 @@ def test_state_that_only_ours_has_comes_to_the_device_of_theirs() -> None:
     ours = vector_quantize_pytorch.VectorQuantize(**options)
     carry(library.VectorQuantize(**options).to("meta"), ours)
     assert {tensor.device.type for tensor in ours.buffers()} == {"meta"}
+
+
+# The class, its options, and what a user sets during training, by the child it is set on.
+TUNED: dict[str, tuple[dict[str, Any], dict[str, dict[str, Any]]]] = {
+    "VectorQuantize": (
+        {"dim": D, "codebook_size": K},
+        {
+            "": {"commitment_weight": 0.3, "freeze_codebook": True, "rotation_trick": False},
+            "_codebook": {"decay": 0.99, "sample_codebook_temp": 0.1},
+        },
+    ),
+    "ResidualVQ": (
+        {"dim": D, "codebook_size": K, "num_quantizers": 3},
+        {"": {"quantize_dropout": True}, "layers.1": {"freeze_codebook": True}},
+    ),
+    "FSQ": ({"levels": [5, 5], "preserve_symmetry": True}, {"": {"noise_dropout": 0.5}}),
+    "ResidualFSQ": (
+        {"levels": [5, 5], "num_quantizers": 2},
+        {"": {"quantize_dropout": True}, "layers.0": {"noise_dropout": 0.5}},
+    ),
+    "LFQ": (
+        {"codebook_size": K},
+        {"": {"entropy_loss_weight": 0.5, "diversity_gamma": 3.0, "commitment_loss_weight": 1.0}},
+    ),
+    "ResidualLFQ": (
+        {"dim": D, "codebook_size": K, "num_quantizers": 2},
+        {"": {"quantize_dropout": True}, "layers.1": {"entropy_loss_weight": 0.5}},
+    ),
+    "SimVQ": ({"dim": D, "codebook_size": K}, {"": {"commitment_weight": 2.0}}),
+    "ResidualSimVQ": (
+        {"dim": D, "codebook_size": K, "num_quantizers": 2},
+        {"": {"quantize_dropout": True}, "layers.1": {"commitment_weight": 2.0}},
+    ),
+}
+
+
+@pytest.mark.parametrize("way", ["before convert", "before revert"])
+@pytest.mark.parametrize("name", TUNED)
+def test_what_a_user_has_set_stays(name: str, way: str) -> None:
+    options, tuned = TUNED[name]
+    model = nn.ModuleDict({"quantize": getattr(library, name)(**options)})
+    for turn in (vq.convert, vq.revert):
+        if (way == "before convert") == (turn is vq.convert):
+            for child, values in tuned.items():
+                for attribute, value in values.items():
+                    setattr(model["quantize"].get_submodule(child), attribute, value)
+        turn(model)
+    for child, values in tuned.items():
+        for attribute, value in values.items():
+            assert getattr(model["quantize"].get_submodule(child), attribute) == value, attribute

@@ -333,3 +333,5 @@ def test_a_bad_input_is_refused_by_name() -> None:
         ours(torch.zeros(2, 5, 3))
     with pytest.raises(ValueError, match=r"^mask must have shape \(2, 5\), got \(2, 4\)"):
         ours(torch.zeros(2, 5, 4), mask=torch.ones(2, 4, dtype=torch.bool))
+    with pytest.raises(ValueError, match=r"^mask must have shape \(2, 5\), got \(5, 2\)"):
+        ours(torch.zeros(2, 5, 4), mask=torch.ones(5, 2, dtype=torch.bool))

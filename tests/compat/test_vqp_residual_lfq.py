@@ -197,3 +197,13 @@ def test_the_constructor_refuses(arguments: dict[str, Any], message: str) -> Non
     defaults = {"dim": 10, "codebook_size": 64, "num_quantizers": 4}
     with pytest.raises(ValueError, match=f"^{re.escape(message)}$"):
         ResidualLFQ(**{**defaults, **arguments})
+
+
+def test_parameters_are_in_their_order() -> None:
+    """The state of an optimizer goes by it."""
+    options = {"dim": 10, "codebook_size": 64, "num_quantizers": 2}
+    names = []
+    for kind in (ResidualLFQ, Theirs):
+        module = kind(**options, straight_through_activation=torch.nn.PReLU())
+        names.append([name for name, _ in module.named_parameters()])
+    assert names[0] == names[1]

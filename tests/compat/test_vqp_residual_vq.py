@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from typing import Any
 
 import pytest
@@ -11,6 +12,7 @@ from compat.vqp_pairs import assert_same_output, assert_same_state, assert_same_
 from torch import Tensor, nn
 from vector_quantize_pytorch import vector_quantize_pytorch as library_module
 
+from vqkernels.compat import vector_quantize_pytorch as compat
 from vqkernels.compat.vector_quantize_pytorch import ResidualVQ
 
 D, K, Q = 16, 32, 4
@@ -243,3 +245,16 @@ def test_attributes_that_are_read_downstream_are_theirs() -> None:
 def test_a_shared_codebook_is_one_object() -> None:
     module = ResidualVQ(**levels(**OPTIONS["shared"]))
     assert len({id(layer._codebook) for layer in module.layers}) == 1
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("name", ["ResidualVQ", "ResidualLFQ", "GroupedResidualVQ"])
+def test_a_level_that_is_compiled_stays_a_level(name: str, training: bool) -> None:
+    torch.manual_seed(0)
+    module = getattr(compat, name)(**levels()).train(training)
+    x = torch.randn(SEQUENCE)
+    expected = copy.deepcopy(module)(x)
+    parts = module.rvqs if name == "GroupedResidualVQ" else module.layers
+    parts[0] = torch.compile(parts[0], backend="eager")
+    for one, other in zip(module(x), expected, strict=True):
+        assert torch.equal(one, other)

@@ -40,6 +40,7 @@ OPTIONS: dict[str, tuple[dict[str, Any], tuple[int, ...]]] = {
     "separate codebook of one head": ({"separate_codebook_per_head": True}, SEQUENCE),
     "frozen": ({"freeze_codebook": True}, SEQUENCE),
     "learnable": (BY_GRADIENT, SEQUENCE),
+    "learnable, no commitment": ({**BY_GRADIENT, "commitment_weight": 0.0}, SEQUENCE),
     "learnable, frozen": ({**BY_GRADIENT, "freeze_codebook": True}, SEQUENCE),
     "learnable heads": (
         {**BY_GRADIENT, "heads": 2, "separate_codebook_per_head": True},
@@ -115,6 +116,12 @@ CALLS: dict[str, tuple[dict[str, Any], dict[str, Any], tuple[int, ...]]] = {
         SEQUENCE,
     ),
     "topk, image": ({"accept_image_fmap": True}, {"topk": 3}, IMAGE),
+    "topk, volume, breakdown": (
+        {"accept_3d_fmap": True},
+        {"topk": 3, "return_loss_breakdown": True},
+        VOLUME,
+    ),
+    "topk, one token, breakdown": ({}, {"topk": 3, "return_loss_breakdown": True}, (7, D)),
     "topk, channels first": ({"channel_last": False}, {"topk": 3}, (3, D, 37)),
     "topk, one token": ({"channel_last": False}, {"topk": 3}, (7, D)),
 }

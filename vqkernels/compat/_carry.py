@@ -99,8 +99,8 @@ def _carry(source: nn.Module, target: nn.Module, done: dict[int, nn.Module]) -> 
         for key, hook in loading
     )
     target.training = source.training
-    peer = target if isinstance(target, Peer) else source
-    for name in peer.settings if isinstance(peer, Peer) else ():
+    ours = target if hasattr(type(target), "settings") else source
+    for name in getattr(type(ours), "settings", ()):
         setattr(target, name, getattr(source, name))
 
 

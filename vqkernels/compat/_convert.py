@@ -28,9 +28,10 @@ def convert(model: nn.Module, *, dry_run: bool = False) -> Report:
     a copy of both, gives the same outputs, gradients and state in a training step and the same
     outputs in evaluation. No library is imported. Parameters and buffers stay the same objects
     wherever they lie under the same names, so that an optimizer made before goes on; hooks,
-    training mode, ``requires_grad`` and devices are kept. A quantizer with an option that we do
-    not serve, a subclass, and what looks like a quantizer and is unknown, are left and reported.
-    torch's generators are where they were.
+    training mode, ``requires_grad`` and devices are kept. Left and reported are a quantizer with
+    an option that we do not serve or with a part that was changed, a copy with anything beside
+    what its class has, a subclass, a compiled wrapper, and what looks like a quantizer and is
+    unknown. torch's generators are where they were.
 
     Args:
         model: any module. What it is itself cannot be replaced in place, only what is in it.
@@ -48,7 +49,7 @@ def convert(model: nn.Module, *, dry_run: bool = False) -> Report:
 def revert(model: nn.Module, *, dry_run: bool = False) -> Report:
     """Gives the modules that ``convert`` has replaced their original classes back, in place.
 
-    They get the weights, statistics, hooks and mode that ours have now. Their library has to be
+    They get the weights, statistics, hooks, mode and settings that ours have now. Their library has to be
     there. A module that was made as ours has no other class and is left.
 
     Args, Returns, Raises: as ``convert``.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -33,7 +33,17 @@ class Codebook(FullPrecision):
         initted: () bool, whether k-means has run or need not.
         clock: (H,) int64, how often each table has moved. Not in the state_dict.
         draws: () int64, how often codes were drawn; None where they never are.
+        settings: as of ``Peer``.
     """
+
+    settings: ClassVar[tuple[str, ...]] = (
+        "decay",
+        "eps",
+        "threshold_ema_dead_code",
+        "sample_codebook_temp",
+        "ema_update",
+        "manual_ema_update",
+    )
 
     initted: Tensor
     cluster_size: Tensor

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -27,6 +27,7 @@ class FSQ(Peer):
     """
 
     replaces = ("vector_quantize_pytorch.finite_scalar_quantization.FSQ",)
+    settings: ClassVar[tuple[str, ...]] = ("noise_dropout",)
 
     _levels: Tensor
     _basis: Tensor

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -68,6 +68,14 @@ class LFQ(Peer):
     """
 
     replaces = ("vector_quantize_pytorch.lookup_free_quantization.LFQ",)
+    settings: ClassVar[tuple[str, ...]] = (
+        "entropy_loss_weight",
+        "commitment_loss_weight",
+        "diversity_gamma",
+        "frac_per_sample_entropy",
+        "entropy_loss_offset",
+        "soft_clamp_input_value",
+    )
 
     mask: Tensor
     zero: Tensor
@@ -266,7 +274,7 @@ class LFQ(Peer):
             return LossBreakdown(per_sample, batch, commitment)
         positions = rows.shape[:-2]
         if mask is not None:
-            if mask.numel() == math.prod(positions):
+            if mask.shape == (positions[0], math.prod(positions[1:])):
                 mask = mask.reshape(positions)
             _checks.mask(mask, rows, tuple(positions))
         if self.commitment_loss_weight > 0:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +25,11 @@ class ResidualFSQ(LevelDropout):
     """
 
     replaces = ("vector_quantize_pytorch.residual_fsq.ResidualFSQ",)
+    settings: ClassVar[tuple[str, ...]] = (
+        "quantize_dropout",
+        "quantize_dropout_cutoff_index",
+        "quantize_dropout_multiple_of",
+    )
     _drops_for_gradients_only = True
 
     scales: Tensor

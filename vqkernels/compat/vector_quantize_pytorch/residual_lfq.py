@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -37,6 +37,11 @@ class ResidualLFQ(LevelDropout):
     """
 
     replaces = ("vector_quantize_pytorch.residual_lfq.ResidualLFQ",)
+    settings: ClassVar[tuple[str, ...]] = (
+        "quantize_dropout",
+        "quantize_dropout_cutoff_index",
+        "quantize_dropout_multiple_of",
+    )
     _drops_for_gradients_only = True
 
     def __init__(
@@ -62,6 +67,12 @@ class ResidualLFQ(LevelDropout):
             quantize_dropout_multiple_of,
         )
         bits = codebook_size.bit_length() - 1
+        self.has_projections = bits != dim
+        self.project_in: nn.Module = nn.Identity()
+        self.project_out: nn.Module = nn.Identity()
+        if self.has_projections:
+            self.project_in = nn.Linear(dim, bits)
+            self.project_out = nn.Linear(bits, dim)
         self.layers = nn.ModuleList(
             LFQ(
                 dim=bits,
@@ -76,12 +87,6 @@ class ResidualLFQ(LevelDropout):
         )
         if any(layer.has_projections for layer in self._levels()):
             raise ValueError(f"num_codebooks must be 1 and has_projections not True, got {kwargs}")
-        self.has_projections = bits != dim
-        self.project_in: nn.Module = nn.Identity()
-        self.project_out: nn.Module = nn.Identity()
-        if self.has_projections:
-            self.project_in = nn.Linear(dim, bits)
-            self.project_out = nn.Linear(bits, dim)
 
     @classmethod
     def arguments_of(cls, theirs: Any) -> dict[str, Any]:
@@ -156,7 +161,7 @@ class ResidualLFQ(LevelDropout):
         return output
 
     def _levels(self) -> list[LFQ]:
-        return [layer for layer in self.layers if isinstance(layer, LFQ)]
+        return list(self.layers)  # type: ignore[arg-type]
 
 
 class GroupedResidualLFQ(Groups[ResidualLFQ]):

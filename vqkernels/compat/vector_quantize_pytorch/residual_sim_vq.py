@@ -23,6 +23,11 @@ class ResidualSimVQ(LevelDropout):
 
     replaces = ("vector_quantize_pytorch.residual_sim_vq.ResidualSimVQ",)
     codebook_key: ClassVar[str] = "frozen_codebook"
+    settings: ClassVar[tuple[str, ...]] = (
+        "quantize_dropout",
+        "quantize_dropout_cutoff_index",
+        "quantize_dropout_multiple_of",
+    )
 
     def __init__(
         self,

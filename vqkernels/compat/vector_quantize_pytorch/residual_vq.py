@@ -46,6 +46,12 @@ class ResidualVQ(LevelDropout):
 
     replaces = ("vector_quantize_pytorch.residual_vq.ResidualVQ",)
     codebook_key: ClassVar[str] = "_codebook.embed"
+    settings: ClassVar[tuple[str, ...]] = (
+        "quantize_dropout",
+        "quantize_dropout_cutoff_index",
+        "quantize_dropout_multiple_of",
+        "return_zeros_for_masked_padding",
+    )
 
     def __init__(
         self,
@@ -253,7 +259,7 @@ class ResidualVQ(LevelDropout):
         return self._levels()[0]._layout
 
     def _levels(self) -> list[VectorQuantize]:
-        return [layer for layer in self.layers if isinstance(layer, VectorQuantize)]
+        return list(self.layers)  # type: ignore[arg-type]
 
 
 def _sizes(codebook_size: int | tuple[int, ...], num_quantizers: int | None) -> tuple[int, ...]:

@@ -25,6 +25,11 @@ class SimVQ(Peer):
 
     replaces = ("vector_quantize_pytorch.sim_vq.SimVQ",)
     codebook_key: ClassVar[str] = "frozen_codebook"
+    settings: ClassVar[tuple[str, ...]] = (
+        "commitment_weight",
+        "input_to_quantize_commit_loss_weight",
+        "rotation_trick",
+    )
 
     frozen_codebook: Tensor
 

@@ -53,9 +53,11 @@ class VectorQuantize(Peer):
     both N and K as factors. Arguments are the library's; NotImplementedError names what is not
     served.
 
-    What theirs cannot combine works: a mask with projections, heads, images, cosine; a batch that
-    is masked throughout has loss 0; ``lens`` with channels first; indices of -1 are zeros in
-    ``get_codes_from_indices`` and count nowhere in ``update_indices``.
+    What theirs cannot combine works: a mask with projections, heads, images; a batch that is
+    masked throughout has loss 0; ``lens`` with channels first; indices of -1 are zeros in
+    ``get_codes_from_indices`` and count nowhere in ``update_indices``. With a mask and
+    ``use_cosine_sim`` the loss is that of the valid rows alone, where theirs compares the codes
+    with rows that are not normalised.
 
     Dead codes are those of ``vqkernels.Revive(threshold=threshold_ema_dead_code, age=None)``. What
     is drawn (k-means seeds, revival, sampled codes) is drawn by a hash, not by torch's generator.
@@ -63,6 +65,15 @@ class VectorQuantize(Peer):
 
     replaces = ("vector_quantize_pytorch.vector_quantize_pytorch.VectorQuantize",)
     codebook_key: ClassVar[str] = "_codebook.embed"
+    settings: ClassVar[tuple[str, ...]] = (
+        "commitment_weight",
+        "orthogonal_reg_weight",
+        "freeze_codebook",
+        "rotation_trick",
+        "sync_update_v",
+        "route_gradients_to_input",
+        "return_zeros_for_masked_padding",
+    )
 
     _codebook: Codebook
 
@@ -218,7 +229,8 @@ class VectorQuantize(Peer):
                 before the last (the last with channels first), indices and loss have it last. The
                 codebook learns nothing.
             sample_codebook_temp, freeze_codebook, ema_update: in place of the constructor's.
-            return_loss_breakdown: also returns the terms of the loss.
+            return_loss_breakdown: also returns the terms of the loss; with ``topk`` the first is
+                (B, N, topk), the positions flattened.
             indices, codebook_transform_fn, ema_update_weight, accum_ema_update: not served.
             _learnt: takes what the codebook has learnt, for a quantizer that is made of this one.
 
@@ -247,7 +259,7 @@ class VectorQuantize(Peer):
         # As theirs, what x needs decides, not what its projection does.
         routed = self.training and x.requires_grad and self.route_gradients_to_input
         estimator = "rotation" if self.rotation_trick else "straight_through"
-        moved_by_error = self.learnable_codebook and not frozen
+        moved_by_error = self.learnable_codebook and not frozen and self.has_commitment_loss
         if not self.training:  # where only the errors of several codes are returned, as they are
             moved_by_error = topk is not None
         gradients = Gradients(estimator if routed else None, moved_by_error)
@@ -318,6 +330,8 @@ class VectorQuantize(Peer):
         elif errors.ndim:  # of several codes each: theirs always says how far they are
             commitment = errors
             loss = errors * (self.commitment_weight if self.has_commitment_loss else 1.0)
+        if commitment.ndim:  # only the loss itself has theirs at the positions of x
+            commitment = commitment.unsqueeze(1).flatten(1, -2)
         return loss, LossBreakdown(commitment, zero, orthogonal, zero)
 
     def get_codes_from_indices(self, indices: Tensor) -> Tensor:
