@@ -49,8 +49,8 @@ def convert(model: nn.Module, *, dry_run: bool = False) -> Report:
 def revert(model: nn.Module, *, dry_run: bool = False) -> Report:
     """Gives the modules that ``convert`` has replaced their original classes back, in place.
 
-    They get the weights, statistics, hooks, mode and settings that ours have now. Their library has to be
-    there. A module that was made as ours has no other class and is left.
+    They get the weights, statistics, hooks, mode and settings that ours have now. Their library
+    has to be there. A module that was made as ours has no other class and is left.
 
     Args, Returns, Raises: as ``convert``.
     """
