@@ -224,6 +224,24 @@ def _one_cluster_far_away() -> tuple[Tensor, Tensor]:
     return x * 100.0, 5.0 + codebook * 1e-6
 
 
+def far_codes(
+    n: int = 300, k: int = 257, d: int = 24, share: float = 0.5, factor: float = 1e6
+) -> tuple[Tensor, Tensor]:
+    """A share of the codes, drawn at random, ``factor`` times as far out as the others."""
+    x, codebook = gaussian(n, k, d, seed=18)
+    far = torch.randperm(k, generator=generator(18))[: round(share * k)]
+    codebook[far] *= factor
+    return x, codebook
+
+
+def _far_codes() -> tuple[Tensor, Tensor]:
+    """Rows among the near codes, among the far ones, and between the two."""
+    x, codebook = far_codes(factor=1e3)
+    x[::5] *= 30.0
+    x[1::5] *= 1e3
+    return x, codebook
+
+
 def near_ties(n: int = 64, k: int = 512, d: int = 8) -> tuple[Tensor, Tensor]:
     """Rows near the middle of a sphere of codes: distances agree to four digits or more."""
     x, codebook = gaussian(n, k, d, seed=17)
@@ -271,6 +289,7 @@ SEARCH: dict[str, _Maker] = {
     "all equal": DATA["all equal"],
     "x on codes": _x_on_codes,
     "one cluster far away": _one_cluster_far_away,
+    "far codes": _far_codes,
     "near ties": near_ties,
     "zeros": _zeros,
     "non-finite rows": _nonfinite_rows,

@@ -28,6 +28,10 @@
 // Hence, with error = slope * C + curve + offset per row and group: a group whose best screen score
 // plus its error is below the largest (score - error) of any group cannot hold the argmin of F, and
 // one that is so below those of k groups holds none of the k best codes.
+//
+// A code far out needs no score. Some code has |B| <= L, so the best is within |A| + L of a row,
+// and a code with |B| > (2 |A| + L) (1 + 2^-8) is beyond (|A| + L) (1 + 2^-8): its F is larger.
+// With L above the |B| of k codes, it is none of the k best.
 namespace vqk {
 
 // Where a screen's numbers live: A = scale (x - shift), B = scale (c - shift).
@@ -70,6 +74,12 @@ VQK_INLINE RowBound row_bound(double norm, double shift_norm, int64_t dim, Metri
   const double offset = bound_slack * (canonical + underflow);
   if (!(alpha < 1.0) || !(offset < 0x1p127)) return {0.0f, __builtin_inff()};
   return {float(bound_slack * alpha * norm), float(offset)};
+}
+
+// l2: codes with |B| above this cannot be among the best for rows with |A| <= `norm`, where enough
+// codes have |B| <= `least`.
+VQK_INLINE double far_norm(double norm, double least) {
+  return (2.0 * norm + least) * (1.0 + 0x1p-8) + 0x1p-100;
 }
 
 }  // namespace vqk

@@ -30,18 +30,27 @@ GroupScreen::GroupScreen(const PackedCodebook& codes, int64_t block_rows, Parts&
   maxima = parts.take(block_rows * codes.num_groups);
   rows = parts.take(tile_rows * padded(codes.dim));
   plans = reinterpret_cast<RowPlan*>(parts.take(block_rows * int64_t(sizeof(RowPlan)) / 4));
+  groups = reinterpret_cast<int64_t*>(parts.take(2 * block_rows));
   candidates = reinterpret_cast<uint64_t*>(parts.take(2 * block_rows * num_words));
 }
 
 // All rows against as many bands as stay in the second-level cache, then the next bands.
-void GroupScreen::score(const PackedCodebook& codes, const float* tile, int64_t count) const {
+void GroupScreen::score(const PackedCodebook& codes, const float* tile, int64_t count,
+                        float least) const {
   prepare_rows(codes.frame, tile, count, tile_rows, rows, z, plans);
+  for (int64_t r = 0; r < count; r += tile_rows) {
+    const int64_t end = count - r < tile_rows ? count : r + tile_rows;
+    float norm = 0.0f;
+    for (int64_t i = r; i < end; ++i) norm = plans[i].norm > norm ? plans[i].norm : norm;
+    const int64_t bands = codes.bands_within(norm, least);
+    for (int64_t i = r; i < end; ++i) groups[i] = bands * lanes;
+  }
   const int64_t band_floats = codes.band_panels * codes.panel_floats;
   int64_t block = panel_block_bytes / (band_floats * int64_t(sizeof(float)));
   if (block < 1) block = 1;
   for (int64_t first = 0; first < codes.num_bands; first += block)
     for (int64_t r = 0; r < count; r += tile_rows)
-      for (int64_t band = first; band < first + block && band < codes.num_bands; ++band)
+      for (int64_t band = first; band < first + block && band * lanes < groups[r]; ++band)
         screen_band(z + r * codes.dim, codes.panels + band * band_floats,
                     codes.panels_in_band(band), codes.dim,
                     maxima + r * codes.num_groups + band * lanes, codes.num_groups);
@@ -50,7 +59,7 @@ void GroupScreen::score(const PackedCodebook& codes, const float* tile, int64_t 
 void GroupScreen::mark(const PackedCodebook& codes, int64_t r) const {
   float* scores = maxima + r * codes.num_groups;
   const float *reach = codes.reach, *curve = codes.curve;
-  const int64_t num_groups = codes.num_groups;
+  const int64_t num_groups = groups[r];
   const Vec slope = splat(plans[r].bound.slope);
   Vec lower = splat(-__builtin_inff());
   for (int64_t g = 0; g < num_groups; g += lanes) {
@@ -67,7 +76,7 @@ void GroupScreen::mark(const PackedCodebook& codes, int64_t r) const {
 void GroupScreen::mark(const PackedCodebook& codes, int64_t r, int64_t best, float* lower) const {
   float* scores = maxima + r * codes.num_groups;
   const float *reach = codes.reach, *curve = codes.curve;
-  const int64_t num_groups = codes.num_groups;
+  const int64_t num_groups = groups[r];
   const Vec slope = splat(plans[r].bound.slope);
   for (int64_t i = 0; i < best; ++i) lower[i] = -__builtin_inff();
   for (int64_t g = 0; g < num_groups; g += lanes) {
@@ -87,11 +96,11 @@ void GroupScreen::mark(const PackedCodebook& codes, int64_t r, int64_t best, flo
 
 // A pass of its own over the rows of a block: the latencies of many rows then overlap.
 void GroupScreen::mark_from(const PackedCodebook& codes, int64_t r, float lower) const {
-  const int64_t num_groups = codes.num_groups;
-  const float* upper = maxima + r * num_groups;
+  const int64_t num_groups = groups[r];
+  const float* upper = maxima + r * codes.num_groups;
   const Vec threshold = splat(lower - 2.0f * plans[r].bound.offset);
   uint64_t* words = candidates + r * num_words;
-  for (int64_t first = 0; first < num_groups; first += 64) {
+  for (int64_t first = 0; first < codes.num_groups; first += 64) {
     const int64_t end = num_groups - first < 64 ? num_groups : first + 64;
     uint64_t word = 0;
     for (int64_t g = first; g < end; g += lanes)

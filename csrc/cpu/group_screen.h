@@ -16,13 +16,15 @@ struct GroupScreen {
   float* rows;           // (tile_rows, padded(D)) for prepare_rows
   RowPlan* plans;        // (block_rows,)
   uint64_t* candidates;  // (block_rows, num_words) one bit per group
+  int64_t* groups;       // (block_rows,) how many were screened, from the first on
   int64_t num_words;
 
   // Takes its memory from `parts`.
   GroupScreen(const PackedCodebook& codes, int64_t block_rows, Parts& parts);
 
-  // Screens `count` rows of `tile`, (count, padded(D)) float32, padding zero.
-  void score(const PackedCodebook& codes, const float* tile, int64_t count) const;
+  // Screens `count` rows of `tile`, (count, padded(D)) float32, padding zero. least:
+  // codes.norm_of_least(how many best codes will be marked).
+  void score(const PackedCodebook& codes, const float* tile, int64_t count, float least) const;
 
   // Marks the groups of row r that may hold its best code.
   void mark(const PackedCodebook& codes, int64_t r) const;

@@ -88,6 +88,7 @@ Scratch lay_out(const PackedCodebook& codes, int64_t block_rows, int64_t k, Part
 // following one. The k best codes are among those equal to the k best of the distinct ones.
 struct Codes {
   const PackedCodebook& packed;
+  float least;          // packed.norm_of_least(k)
   const int32_t* next;  // (K,)
 
   void offer(double score, int64_t position, BestCodes& best) const {
@@ -116,7 +117,7 @@ void search_block(const NearestCodes& args, const Codes& codes, int64_t first, i
                   const Scratch& scratch) {
   const PackedCodebook& packed = codes.packed;
   const float* tile = as_tile(args.x, first, count, scratch.tile);
-  scratch.screen.score(packed, tile, count);
+  scratch.screen.score(packed, tile, count, codes.least);
   for (int64_t r = 0; r < count; ++r) {
     const RowState state = scratch.screen.plans[r].state;
     BestCodes best(scratch.heap, args.k);
@@ -146,7 +147,7 @@ void nearest_codes(const NearestCodes& args) {
   Parts worker_parts{nullptr, 0};
   lay_out(packed, block, args.k, worker_parts);
   const Buffer<float> scratch(args.threads * worker_parts.floats);
-  const Codes codes{packed, next.data()};
+  const Codes codes{packed, packed.norm_of_least(args.k), next.data()};
   parallel_for((num_rows + block - 1) / block, args.threads, [&](int64_t b, int worker) {
     Parts parts{scratch.data() + worker * worker_parts.floats, 0};
     const int64_t first = b * block;

@@ -12,10 +12,12 @@ namespace vqk::VQK_LEVEL {
 
 // A codebook laid out for the screen, with what the certificate and the exact score need.
 //
-// The codes that can win take positions 0, 1, ... in ascending order of index. A *panel* holds
+// The codes that can win take positions 0, 1, ... by shell of CodebookSurvey (l2 only), and in
+// ascending order of index within a shell. A *panel* holds
 // panel_vectors vectors of codes, one code per lane; band_panels panels form a *band*. Lane j of a
 // band is a *group*: group_codes consecutive positions. The screen keeps one maximum per
-// group, so that groups, not codes, are excluded or evaluated exactly.
+// group, so that groups, not codes, are excluded or evaluated exactly. A group has codes of one
+// shell: its bound is as wide as the largest of them makes it.
 //
 // This is a view of one block of memory, which a caller may keep: see vqk/prepare.h.
 struct PackedCodebook {
@@ -37,7 +39,8 @@ struct PackedCodebook {
   Metric metric;
   Frame frame;
   int64_t num_positions;  // 0 when no code is finite
-  int32_t* ids;           // (K,) index of the code at a position
+  bool ascending;         // whether indices ascend with positions: there is one shell
+  int32_t* ids;  // (most_positions,) index of the code at a position, -1 where there is none
 
   int64_t band_panels, num_panels, num_bands, num_groups, group_codes;
   int64_t panel_floats;
@@ -45,6 +48,7 @@ struct PackedCodebook {
   // channel; a lane without a code starts from -infinity.
   float* panels;
   float *reach, *curve;  // (num_groups,) each, see bound.h
+  float* beyond;         // (num_bands,) no |b| from this band on is smaller; 0 for cosine
 
   int64_t exact_lanes;  // group_codes rounded up to a multiple of 8
   // (num_groups, exact_lanes / 8, D, 8) the codes as stored; NaN where there is none.
@@ -53,6 +57,17 @@ struct PackedCodebook {
   VQK_INLINE int64_t panels_in_band(int64_t band) const {
     const int64_t left = num_panels - band * band_panels;
     return left < band_panels ? left : band_panels;
+  }
+  // At least the |B| of `count` codes; infinite where there are fewer.
+  float norm_of_least(int64_t count) const;
+
+  // How many bands, from the first on, may hold one of the best codes of a row with |A| <= norm.
+  // least: norm_of_least(how many best codes).
+  VQK_INLINE int64_t bands_within(float norm, float least) const {
+    const double limit = far_norm(norm, least);
+    int64_t bands = num_bands;
+    while (bands > 1 && double(beyond[bands - 1]) > limit) --bands;
+    return bands;
   }
   // The last band may have fewer panels, and then its groups fewer codes.
   VQK_INLINE int64_t first_position(int64_t group) const {
@@ -65,10 +80,13 @@ struct PackedCodebook {
   struct Header {
     uint64_t format;
     int64_t num_codes, dim, metric, num_positions;
+    int64_t ascending;
     double scale, shift_norm;
   };
 
-  void set_positions(int64_t count);
+  int64_t most_positions() const;
+  void set_positions(int64_t count, bool in_order);
+  int64_t order_by_shell(const uint8_t* shells, int64_t count) const;
   void pack_band(const float* codebook, int64_t band, float* rows) const;
 
   Header* header_;

@@ -55,6 +55,28 @@ int64_t certain_position(const PackedCodebook& codes, const float* x, const Grou
   return lane < 0 ? -1 : codes.first_position(group) + lane;
 }
 
+// The winner where positions do not follow indices: equal scores are told apart by index.
+Winner score_by_index(const PackedCodebook& codes, const Scratch& scratch, int64_t r) {
+  Winner winner{0, -__builtin_inf()};
+  int32_t winner_id = INT32_MAX;
+  scratch.screen.for_each_candidate(r, [&](int64_t candidate) {
+    const float* exact = codes.exact + candidate * codes.exact_lanes * codes.dim;
+    const int32_t* ids = codes.ids + codes.first_position(candidate);
+    for (int64_t first = 0; first < codes.exact_lanes; first += 8) {
+      alignas(64) double scores[8];
+      scores_of_eight(codes.metric, codes.dim, scratch.wide, exact + first * codes.dim, scores);
+      for (int64_t lane = first; lane < first + 8; ++lane) {
+        const double score = scores[lane - first];
+        if (!(score >= winner.score)) continue;
+        if (score == winner.score && ids[lane] > winner_id) continue;
+        winner = {ids - codes.ids + lane, score};
+        winner_id = ids[lane];
+      }
+    }
+  });
+  return winner;
+}
+
 Winner score_candidates(const PackedCodebook& codes, const float* x, const Scratch& scratch,
                         int64_t r) {
   for (int64_t i = 0; i < codes.dim; i += 8) store(widen(x + i), scratch.wide + i);
@@ -65,6 +87,7 @@ Winner score_candidates(const PackedCodebook& codes, const float* x, const Scrat
                                    codes.exact + group * 8 * codes.dim, &score);
     return {codes.first_position(group) + lane, score};
   }
+  if (!codes.ascending) return score_by_index(codes, scratch, r);
   ExactSearch search(codes.metric, codes.dim, scratch.wide);
   scratch.screen.for_each_candidate(r, [&](int64_t candidate) {
     const float* exact = codes.exact + candidate * codes.exact_lanes * codes.dim;
@@ -88,6 +111,7 @@ PackedSearch::PackedSearch(const float* codebook, int64_t num_codes, int64_t dim
     codes_ = PackedCodebook(num_codes, dim, metric, memory_.data());
     codes_.pack(codebook, false, threads);
   }
+  least_ = codes_.norm_of_least(1);
   block_rows_ = screened_rows(codes_, num_rows, threads);
 }
 
@@ -104,7 +128,7 @@ void PackedSearch::assign(const float* tile, int64_t count, float* memory, int64
   Parts parts{memory, 0};
   const Scratch scratch = lay_out(codes_, block_rows_, parts);
   const GroupScreen& screen = scratch.screen;
-  screen.score(codes_, tile, count);
+  screen.score(codes_, tile, count, least_);
   for (int64_t r = 0; r < count; ++r) screen.mark(codes_, r);
   const int64_t width = padded(codes_.dim);
   int64_t num_certain = 0;

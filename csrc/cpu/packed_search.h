@@ -33,6 +33,7 @@ class PackedSearch {
   const float* codebook_;
   Buffer<char> memory_;  // of codes_, unless they were opened
   PackedCodebook codes_;
+  float least_;  // codes_.norm_of_least(1)
   int64_t block_rows_;
 };
 

@@ -42,14 +42,17 @@ double scale_to_unit(int64_t dim, const float* x, float* row) {
 RowPlan prepare_row(const Frame& frame, const float* x, float* row) {
   const double square = frame.metric == Metric::l2 ? shift_and_scale(frame, x, row)
                                                    : scale_to_unit(frame.dim, x, row);
-  RowPlan plan{row_bound(__builtin_sqrt(square), frame.shift_norm, frame.dim, frame.metric),
-               RowState::search};
+  const double norm = __builtin_sqrt(square);
+  RowPlan plan{row_bound(norm, frame.shift_norm, frame.dim, frame.metric), RowState::search,
+               float(bound_slack * norm + 0x1p-100)};
   if (!(square < __builtin_inf()))
     plan.state = RowState::nonfinite;
   else if (frame.metric == Metric::cosine && square == 0.0)
     plan.state = RowState::zero;
   if (plan.state != RowState::search || !(plan.bound.offset < __builtin_inff()))
     for (int64_t i = 0; i < frame.dim; ++i) row[i] = 0.0f;
+  if (!(plan.bound.offset < __builtin_inff())) plan.norm = __builtin_inff();
+  if (plan.state != RowState::search) plan.norm = 0.0f;
   return plan;
 }
 

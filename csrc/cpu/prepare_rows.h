@@ -16,6 +16,7 @@ enum class RowState : int32_t {
 struct RowPlan {
   RowBound bound;
   RowState state;
+  float norm;  // at least |A|; infinite where bound.h excludes nothing, 0 where nothing is searched
 };
 
 // Shifts and scales rows as bound.h says and lays them out in tiles of `tile` rows, row fastest.

@@ -39,17 +39,17 @@ VQK_INLINE float scaled_code(const float* code, const float* shift, float scale,
          tail;
 }
 
-// Codes [first, first + present) in the frame, then up to `count` that never win. Returns the
-// largest |b|^2.
+// Codes [first, first + present) in the frame, then up to `count` that never win, as those with a
+// larger |b|^2 than `most_square` do not. Returns the largest |b|^2 of the others.
 float frame_codes(const Frame& frame, const float* shift, const float* codebook, int64_t present,
-                  int64_t count, float* codes, float* start) {
+                  int64_t count, float most_square, float* codes, float* start) {
   float largest = 0.0f;
   for (int64_t k = 0; k < count; ++k) {
     float* code = codes + k * frame.dim;
     float square = __builtin_inff();
     if (k < present)
       square = scaled_code(codebook + k * frame.dim, shift, float(frame.scale), frame.dim, code);
-    if (square < __builtin_inff()) {
+    if (square <= most_square) {
       largest = square > largest ? square : largest;
       start[k] = frame.metric == Metric::l2 ? -0.5f * square : 0.0f;
     } else {
@@ -120,7 +120,8 @@ int64_t StreamedSearch::assign(const float* x, int64_t count, int64_t* indices, 
   const Buffer<RowPlan> plans(count);
   frame_rows(x, count, z.data(), plans.data());
   const Scores scores(threads_, padded_count);
-  const float square = stream_codes(z.data(), padded_count, scores);
+  const float most_square = largest_square(plans.data(), count);
+  const float square = stream_codes(z.data(), padded_count, most_square, scores);
   scores.merge(threads_);
 
   const double norm = __builtin_sqrt(double(square) * (1.0 + bound_alpha(frame_.dim)));
@@ -159,7 +160,21 @@ void StreamedSearch::frame_rows(const float* x, int64_t count, float* z, RowPlan
   });
 }
 
-float StreamedSearch::stream_codes(const float* z, int64_t rows, const Scores& scores) const {
+// Of |b| of the codes that may be the best for one of the rows.
+float StreamedSearch::largest_square(const RowPlan* plans, int64_t count) const {
+  constexpr float most = 0x1.fffffep127f;
+  if (frame_.metric == Metric::cosine) return most;
+  float norm = 0.0f;
+  for (int64_t r = 0; r < count; ++r) norm = plans[r].norm > norm ? plans[r].norm : norm;
+  const double size = __builtin_sqrt(double(frame_.dim)) * double(survey_.least_reach);
+  const double limit = far_norm(norm, frame_.scale * size + frame_.shift_norm);
+  // |b|^2 is a float32 sum.
+  const double square = limit * limit * (1.0 + 2.0 * bound_alpha(frame_.dim)) + 0x1p-100;
+  return square < double(most) ? float(square) : most;
+}
+
+float StreamedSearch::stream_codes(const float* z, int64_t rows, float most_square,
+                                   const Scores& scores) const {
   const int64_t dim = frame_.dim, tile = vectors_ * lanes;
   const int64_t steps = chunk_floats / (stream_step * dim);
   const int64_t chunk = stream_step * (steps < 1 ? 1 : steps);
@@ -172,8 +187,8 @@ float StreamedSearch::stream_codes(const float* z, int64_t rows, const Scores& s
     const int64_t first = c * chunk;
     const int64_t present = num_codes_ - first < chunk ? num_codes_ - first : chunk;
     const int64_t count = divided_up(present, stream_step) * stream_step;
-    const float square =
-        frame_codes(frame_, shift.data(), codebook_ + first * dim, present, count, code, start);
+    const float square = frame_codes(frame_, shift.data(), codebook_ + first * dim, present, count,
+                                     most_square, code, start);
     squares[worker] = square > squares[worker] ? square : squares[worker];
     for (int64_t r = 0; r < rows; r += tile)
       stream_tile(z + r * dim, vectors_, code, start, first, count, dim, scores.of(worker, r));

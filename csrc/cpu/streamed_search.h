@@ -33,7 +33,8 @@ class StreamedSearch {
   class Scores;
 
   void frame_rows(const float* x, int64_t count, float* z, RowPlan* plans) const;
-  float stream_codes(const float* z, int64_t rows, const Scores& scores) const;
+  float largest_square(const RowPlan* plans, int64_t count) const;
+  float stream_codes(const float* z, int64_t rows, float most_square, const Scores& scores) const;
 
   const float* codebook_;
   int64_t num_codes_;
