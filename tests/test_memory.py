@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from typing import Any
 
 import pytest
 from backends import available
@@ -111,6 +112,13 @@ growth(lambda: step(module, x))
 """
 
 
+def _grows_less(megabytes: float, *sizes: Any, **options: Any) -> bool:
+    """One of up to three runs has to: what a busy machine has paged out before the step and
+    brings back during it only adds, and an N x K matrix would be there in every run.
+    """
+    return any(_growth_in_megabytes(*sizes, **options) < megabytes for _ in range(3))
+
+
 def _growth_in_megabytes(
     backend: str, n: int, k: int, d: int, levels: int = 0, program: str = _STEP
 ) -> float:
@@ -131,19 +139,19 @@ def _growth_in_megabytes(
 @pytest.mark.skipif("native" not in available(), reason="native is not built")
 def test_a_native_training_step_stays_under_100_mb() -> None:
     """N x K would be 8.6e9 entries, and one byte each is already 80 times this."""
-    assert _growth_in_megabytes("native", 131072, 65536, 8) < 100
+    assert _grows_less(100, "native", 131072, 65536, 8)
 
 
 @pytest.mark.skipif("native" not in available(), reason="native is not built")
 def test_a_native_training_step_holds_no_second_copy_of_strided_rows() -> None:
     """Two outputs of x's size (64 MB each), and less than half of that size for all the rest."""
-    assert _growth_in_megabytes("native", 262144, 64, 64) < 2 * 64 + 30
+    assert _grows_less(2 * 64 + 30, "native", 262144, 64, 64)
 
 
 @pytest.mark.skipif("native" not in available(), reason="native is not built")
 def test_levels_are_not_kept_apart() -> None:
     """N x L x D floats would be 268 MB, and N x K ones 537 MB; the codebooks' share is small."""
-    assert _growth_in_megabytes("native", 131072, 1024, 16, levels=32) < 150
+    assert _grows_less(150, "native", 131072, 1024, 16, levels=32)
 
 
 @pytest.mark.parametrize("backend", ["native", "reference"])
@@ -152,23 +160,23 @@ def test_several_codes_per_row_take_their_own_place_only(backend: str) -> None:
     if backend not in available():
         pytest.skip("native is not built")
     n, k = (65536, 8192) if backend == "native" else (4096, 4096)
-    assert _growth_in_megabytes(backend, n, k, 4, program=_TOP_K) < 80
+    assert _grows_less(80, backend, n, k, 4, program=_TOP_K)
 
 
 def test_the_reference_makes_no_n_by_k_matrix_either() -> None:
     """32768 x 4096 in float64 is 1 GB; its blocks of 1024 x 1024 are 8 MB each."""
-    assert _growth_in_megabytes("reference", 32768, 4096, 1) < 100
+    assert _grows_less(100, "reference", 32768, 4096, 1)
 
 
 @pytest.mark.skipif("native" not in available(), reason="native is not built")
 def test_native_losses_over_all_codes_stay_under_64_mb() -> None:
     """N x K would be 268e6 entries; one bit each is half of the limit, the rows are 2 MB."""
-    assert _growth_in_megabytes("native", 65536, 4096, 8, program=_SOFT_LOSSES) < 64
+    assert _grows_less(64, "native", 65536, 4096, 8, program=_SOFT_LOSSES)
 
 
 def test_the_references_losses_make_no_n_by_k_matrix_either() -> None:
     """4096 x 4096 in float64 is 134 MB; its blocks of 512 x 512 are 2 MB each."""
-    assert _growth_in_megabytes("reference", 4096, 4096, 1, program=_SOFT_LOSSES) < 60
+    assert _grows_less(60, "reference", 4096, 4096, 1, program=_SOFT_LOSSES)
 
 
 @pytest.mark.parametrize("backend", ["native", "reference"])
@@ -176,15 +184,15 @@ def test_signs_take_no_codebook_and_no_n_by_k_matrix(backend: str) -> None:
     """N x 2^18 float32 would be 8.6 GB; a few vectors of 2^18 float64 are 2 MB each."""
     if backend not in available():
         pytest.skip("native is not built")
-    assert _growth_in_megabytes(backend, 8192, 1, 18, program=_SIGNS) < 100
+    assert _grows_less(100, backend, 8192, 1, 18, program=_SIGNS)
 
 
 def test_the_stand_in_for_lfq_makes_no_n_by_k_matrix_where_theirs_makes_several() -> None:
     """4096 x 2^16 float32 is 1 GB."""
-    assert _growth_in_megabytes("", 4096, 1, 16, program=_THEIR_SIGNS) < 100
+    assert _grows_less(100, "", 4096, 1, 16, program=_THEIR_SIGNS)
 
 
 @pytest.mark.parametrize("kind", ["IBQ", "soft GumbelVQ"])
 def test_gradients_that_reach_all_codes_make_no_n_by_k_matrix(kind: str) -> None:
     """4096 x 8192 in float32 is 134 MB; blocks of 2^19 pairs are 2 MB, of integers 4 MB."""
-    assert _growth_in_megabytes(kind, 4096, 8192, 16, program=_ALL_CODES) < 80
+    assert _grows_less(80, kind, 4096, 8192, 16, program=_ALL_CODES)
