@@ -124,10 +124,15 @@ def codebook(value: Any, name: str = "codebook") -> None:
         )
 
 
-def channel_dim(value: Any, ndim: int) -> int:
-    """``value`` as a non-negative dimension number of a tensor with ``ndim`` dimensions."""
+def channel_option(value: Any) -> None:
+    """A dimension number whose range no tensor has decided yet."""
     if isinstance(value, bool) or not isinstance(value, int):
         raise TypeError(f"channel_dim must be an integer, got {value!r}")
+
+
+def channel_dim(value: Any, ndim: int) -> int:
+    """``value`` as a non-negative dimension number of a tensor with ``ndim`` dimensions."""
+    channel_option(value)
     if not -ndim <= value < ndim:
         raise ValueError(f"channel_dim must be in [{-ndim}, {ndim - 1}], got {value}")
     return value % ndim

@@ -21,8 +21,7 @@ class ImplicitCodebook(Quantizer):
 
     def __init__(self, embedding_dim: int, *, channel_dim: int, backend: str | None) -> None:
         super().__init__()
-        if isinstance(channel_dim, bool) or not isinstance(channel_dim, int):
-            raise TypeError(f"channel_dim must be an integer, got {channel_dim!r}")
+        _checks.channel_option(channel_dim)
         if backend is not None:
             _checks.one_of("backend", backend, ops.dispatch.BACKENDS)
         self.embedding_dim = embedding_dim

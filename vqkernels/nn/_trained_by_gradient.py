@@ -29,8 +29,7 @@ class TrainedByGradient(Quantizer, FullPrecision):
         super().__init__()
         _checks.integer_at_least("num_embeddings", num_embeddings, 1)
         _checks.integer_at_least("embedding_dim", embedding_dim, 1)
-        if isinstance(channel_dim, bool) or not isinstance(channel_dim, int):
-            raise TypeError(f"channel_dim must be an integer, got {channel_dim!r}")
+        _checks.channel_option(channel_dim)
         if backend is not None:
             _checks.one_of("backend", backend, ops.dispatch.BACKENDS)
         self.num_embeddings = int(num_embeddings)

@@ -107,8 +107,7 @@ class ShardedCodebook(FullPrecision, Quantizer):
         _checks.boolean("gather", gather)
         _checks.at_least("commitment_weight", commitment_weight, 0.0)
         _checks.one_of("estimator", estimator, _checks.ESTIMATORS)
-        if isinstance(channel_dim, bool) or not isinstance(channel_dim, int):
-            raise TypeError(f"channel_dim must be an integer, got {channel_dim!r}")
+        _checks.channel_option(channel_dim)
         if isinstance(update, Gradient):
             raise ValueError(
                 f"update must be EMA(...) or None for ShardedCodebook, got {update!r}"

@@ -110,8 +110,7 @@ class VectorQuantizer(LearnedCodebook, Quantizer):
         )
         _checks.at_least("commitment_weight", commitment_weight, 0.0)
         _checks.one_of("estimator", estimator, _checks.ESTIMATORS)
-        if isinstance(channel_dim, bool) or not isinstance(channel_dim, int):
-            raise TypeError(f"channel_dim must be an integer, got {channel_dim!r}")
+        _checks.channel_option(channel_dim)
         check_assign(assign, num_embeddings)
         check_regularize(regularize, update)
         self.assign = assign
