@@ -38,6 +38,10 @@ class PeerCodebook(VectorQuantizer):
             self.flush()
         return out
 
+    def _begin(self, x: Tensor, mask: Tensor | None, channel: int) -> None:
+        # Nothing is pending: the codebook has moved when the last training forward returned.
+        self._initialise(x, mask, channel)
+
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> PeerCodebook:
         super()._apply(fn, recurse)
         self.given_dtype = fn(self.codebook.new_empty(0, dtype=self.given_dtype)).dtype
