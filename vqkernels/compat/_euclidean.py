@@ -46,12 +46,13 @@ class EuclideanCodebookBase(Peer, PeerCodebook):
         self,
         dim: int,
         codebook_size: int,
-        kmeans_init: bool,
-        kmeans_iters: int,
-        decay: float,
-        epsilon: float,
-        threshold_ema_dead_code: float,
-        bug_compatible: bool,
+        kmeans_init: bool = False,
+        kmeans_iters: int = 10,
+        decay: float = 0.99,
+        epsilon: float = 1e-5,
+        threshold_ema_dead_code: float = 2,
+        *,
+        bug_compatible: bool = True,
     ) -> None:
         codes = torch.zeros(codebook_size, dim)
         if not kmeans_init:

@@ -55,7 +55,7 @@ class EuclideanCodebook(EuclideanCodebookBase):
             decay,
             epsilon,
             threshold_ema_dead_code,
-            bug_compatible,
+            bug_compatible=bug_compatible,
         )
 
 

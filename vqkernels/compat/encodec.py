@@ -33,29 +33,6 @@ class EuclideanCodebook(EuclideanCodebookBase):
     __doc__ = EuclideanCodebookBase.__doc__
     replaces: ClassVar[tuple[str, ...]] = (_CORE + "EuclideanCodebook",)
 
-    def __init__(
-        self,
-        dim: int,
-        codebook_size: int,
-        kmeans_init: bool = False,
-        kmeans_iters: int = 10,
-        decay: float = 0.99,
-        epsilon: float = 1e-5,
-        threshold_ema_dead_code: float = 2,
-        *,
-        bug_compatible: bool = True,
-    ) -> None:
-        super().__init__(
-            dim,
-            codebook_size,
-            kmeans_init,
-            kmeans_iters,
-            decay,
-            epsilon,
-            threshold_ema_dead_code,
-            bug_compatible,
-        )
-
 
 class VectorQuantization(VectorQuantizationBase):
     """``encodec.quantization.core_vq.VectorQuantization``: one level, (B, dim, N) in and out.
