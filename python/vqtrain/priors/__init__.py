@@ -1,0 +1,1 @@
+"""Models of codes: one interface (`vqtrain.priors.prior`), one file per model."""
