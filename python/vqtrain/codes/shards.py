@@ -1,6 +1,7 @@
 """One file of codes: whole or absent, and able to say what it belongs to."""
 
 import hashlib
+import json
 from pathlib import Path
 
 import safetensors
@@ -35,8 +36,9 @@ def write_shard(path: Path, items: CodeSet, sizes: tuple[int, ...], store: str) 
             )
         ).to("cpu")
     )
-    metadata = {"store": store, "content": _content(tensors)}
-    write_atomic(path, safetensors_save(tensors, metadata=metadata))
+    # One key: safetensors writes several in random order, and equal shards shall be equal files.
+    label = json.dumps({"store": store, "content": _content(tensors)})
+    write_atomic(path, safetensors_save(tensors, metadata={"shard": label}))
 
 
 def is_whole(path: Path, store: str) -> bool:
@@ -45,11 +47,11 @@ def is_whole(path: Path, store: str) -> bool:
         return False
     try:
         with safetensors.safe_open(path, framework="pt") as file:
-            metadata: dict[str, str] = file.metadata() or {}
-            if metadata.get("store") != store:
+            label: dict[str, str] = json.loads((file.metadata() or {}).get("shard", "{}"))
+            if label.get("store") != store:
                 return False
             tensors = {name: file.get_tensor(name) for name in sorted(file.keys())}
-            return metadata.get("content") == _content(tensors)
+            return label.get("content") == _content(tensors)
     except safetensors.SafetensorError:
         return False
 
