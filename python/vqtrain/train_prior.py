@@ -44,7 +44,7 @@ def train_prior(config: RunConfig, run: Path) -> None:
             torch.Generator().manual_seed(config.seed),
         )
 
-        def step_loss(model: GatedPixelCNN) -> tuple[Tensor, dict[str, Tensor]]:
+        def step_loss(model: GatedPixelCNN, _: int) -> tuple[Tensor, dict[str, Tensor]]:
             index = next(order).to(device)
             loss = (
                 model.nll(train.codes[index], train.labels[index]).mean() / train.codes[0].numel()

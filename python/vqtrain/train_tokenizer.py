@@ -46,7 +46,7 @@ def train_tokenizer(config: RunConfig, run: Path) -> None:
             torch.Generator().manual_seed(config.seed),
         )
 
-        def step_loss(model: VQVAE) -> tuple[Tensor, dict[str, Tensor]]:
+        def step_loss(model: VQVAE, _: int) -> tuple[Tensor, dict[str, Tensor]]:
             index = next(order).to(device)
             output = model(train.images[index], train.labels[index])
             bits = output.nll.mean() * (BITS / dims)
