@@ -20,8 +20,7 @@ from torchmetrics.functional.image import peak_signal_noise_ratio
 from vqtrain import checkpoint, codes, pictures
 from vqtrain.codes import CodeStore
 from vqtrain.config import RunConfig, parse
-from vqtrain.data import load_dataset
-from vqtrain.data.dataset import Dataset
+from vqtrain.data import Dataset, load_dataset
 from vqtrain.files import write_json
 from vqtrain.metrics.classify import score_samples
 from vqtrain.metrics.ladder import ladder
@@ -51,8 +50,7 @@ def evaluate(config: RunConfig, run: Path) -> dict[str, Any]:
         for prior in priors:
             prior.to(device)
         test_codes = store.splits["test"].to(device)
-        rows = torch.arange(store.train.size)
-        clean = store.train.batch(rows, torch.zeros_like(rows)).to(device)
+        clean = store.clean_train().to(device)
         bits = ledger(tokenizer, priors, dataset.test.to(device), test_codes, clean.codes)
         gap = conditioning_gap(priors, test_codes, len(store.class_names))
         rungs = ladder(dataset)
@@ -155,9 +153,14 @@ def _reconstructions(run: Path, tokenizer: Tokenizer, dataset: Dataset) -> dict[
 
 def _samples(samples: dict[str, Tensor], dataset: Dataset) -> dict[str, Any]:
     """Scores decoder means, and beside them pixels drawn from the decoder."""
+    train = dataset.clean_train()
     scores, drawn = (
         score_samples(
-            samples[key], samples["labels"], dataset.clean_train(), dataset.test, dataset.signal.levels
+            samples[key],
+            samples["labels"],
+            train,
+            dataset.test,
+            dataset.signal.levels,
         )
         for key in ("means", "drawn")
     )

@@ -124,14 +124,14 @@ def conditioning_gap(priors: list[Prior], codes: CodeSet, num_classes: int) -> f
     """
     levels = tuple(level.long() for level in codes.codes)
     log_p = torch.stack(
-        [
-            -sum(
-                prior.nll(levels[i], torch.full_like(codes.labels, y), levels[:i])
-                for i, prior in enumerate(priors)
-            )
-            for y in range(num_classes)
-        ]
+        [-_nll(priors, levels, torch.full_like(codes.labels, y)) for y in range(num_classes)]
     )
     own = log_p.gather(0, codes.labels[None])[0]
     mixture = log_p.logsumexp(0) - math.log(num_classes)
     return ((own - mixture).mean() * BITS).item()
+
+
+def _nll(priors: list[Prior], levels: Codes, labels: Tensor) -> Tensor:
+    """`(B,)` nats of all levels."""
+    parts = [prior.nll(levels[i], labels, levels[:i]) for i, prior in enumerate(priors)]
+    return torch.stack(parts).sum(0)
