@@ -6,7 +6,7 @@ from typing import Literal
 from vqtrain.codes import ExtractConfig
 from vqtrain.data import DataConfig
 from vqtrain.models.vqvae import VQVAEConfig
-from vqtrain.priors.pixelcnn import PixelCNNConfig
+from vqtrain.priors import GPTConfig, MaskedConfig, PixelCNNConfig, PixelSNAILConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,10 +81,16 @@ class PriorConfig(FitConfig):
     Args:
         kind: which of the models below.
         pixelcnn: gated convolutions.
+        pixelsnail: causal convolutions and attention.
+        gpt: a transformer.
+        masked: a transformer that fills masked codes in; no exact likelihood.
     """
 
-    kind: Literal["pixelcnn"] = "pixelcnn"
+    kind: Literal["pixelcnn", "pixelsnail", "gpt", "masked"] = "pixelcnn"
     pixelcnn: PixelCNNConfig = field(default_factory=PixelCNNConfig)
+    pixelsnail: PixelSNAILConfig = field(default_factory=PixelSNAILConfig)
+    gpt: GPTConfig = field(default_factory=GPTConfig)
+    masked: MaskedConfig = field(default_factory=MaskedConfig)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -99,7 +99,7 @@ class Prior(nn.Module):
         return self.nll(codes, self.drop_labels(labels), upper).mean() / self.space.positions
 
     def validation_loss(self, codes: Tensor, labels: Tensor, upper: Codes = ()) -> Tensor:
-        """`(B,)` nats per code, by which the best step of a training is chosen."""
+        """`(B,)` nats per code: what the best step of training is chosen by."""
         return self.nll(codes, labels, upper) / self.space.positions
 
     def drop_labels(self, labels: Tensor) -> Tensor:
