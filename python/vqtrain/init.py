@@ -83,7 +83,7 @@ def _section(section: Any, comments: dict[str, Comments], prefix: str) -> Iterat
     for field in dataclasses.fields(section):
         name, kind = field.name, kinds[field.name]
         value = getattr(section, name)
-        if _is_idle(section, field, value):
+        if _is_idle(section, name, value):
             continue
         about = comments.get(prefix + name, Comments([], ""))
         behind = f"  {about.behind}" if about.behind else ""
@@ -99,12 +99,10 @@ def _section(section: Any, comments: dict[str, Comments], prefix: str) -> Iterat
             yield f"{indent}{name}: {_scalar(value)}{behind}"
 
 
-def _is_idle(section: Any, field: dataclasses.Field[Any], value: Any) -> bool:
+def _is_idle(section: Any, name: str, value: Any) -> bool:
     """Whether a field describes a model that `kind` does not choose, and nobody has set it."""
-    kind = getattr(section, "kind", None)
-    if not dataclasses.is_dataclass(value) or kind in (None, field.name):
-        return False
-    return value == field.default_factory()  # type: ignore[misc]
+    is_section, kind = dataclasses.is_dataclass(value), getattr(section, "kind", None)
+    return is_section and kind not in (None, name) and value == type(value)()
 
 
 def _explanation(text: str, kind: Any) -> str:

@@ -110,7 +110,7 @@ def _parser(command: str) -> ArgumentParser:
     meanings = fields(RunConfig)
     for action in parser._actions:
         action.help = meanings.get(action.dest, action.help)
-    for name, group in parser.groups.items():
+    for name, group in (parser.groups or {}).items():
         group.title = name if name in meanings else "run"
     return parser
 

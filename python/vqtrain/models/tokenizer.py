@@ -9,9 +9,10 @@ from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, NamedTuple, TypeVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from vqtrain.models.likelihood import Likelihood, NoLikelihoodError
+from vqtrain.pretrained import Pretrained
 
 __all__ = [
     "Codes",
@@ -83,7 +84,7 @@ class Signal:
         return x.to(dtype) * (2 / (self.levels - 1)) - 1
 
 
-class SignalModel(nn.Module):
+class SignalModel(Pretrained):
     """A configuration and a signal make one of these; so does its description.
 
     Attributes:
