@@ -1,9 +1,10 @@
 """Data sets: bundled ones, procedural ones and adapters. Nothing downloads."""
 
+from collections.abc import Callable
+
 from vqtrain.data.config import DataConfig, provenance
 from vqtrain.data.dataset import Dataset, Split, StoredTrainSet, TrainSet
-from vqtrain.data.digits import load_digits, load_digits_dataset
-from vqtrain.data.images import ImageDataset, ImageSet, batches
+from vqtrain.data.digits import load_digits_dataset
 from vqtrain.data.moving_digits import load_moving_digits
 from vqtrain.data.photo_crops import load_photos
 from vqtrain.data.shapes import load_shapes
@@ -12,12 +13,9 @@ from vqtrain.data.tones import load_tones
 __all__ = [
     "DataConfig",
     "Dataset",
-    "ImageDataset",
-    "ImageSet",
     "Split",
     "StoredTrainSet",
     "TrainSet",
-    "batches",
     "load_dataset",
     "load_digits_dataset",
     "provenance",
@@ -25,8 +23,8 @@ __all__ = [
 
 
 # Every bundled data set, by name: DataConfig and seed to Dataset.
-BUNDLED = {
-    "digits": load_digits,
+BUNDLED: dict[str, Callable[[DataConfig, int], Dataset]] = {
+    "digits": lambda config, seed: load_digits_dataset(config.split, config.warped_copies, seed),
     "photos": load_photos,
     "shapes": load_shapes,
     "tones": load_tones,
