@@ -11,6 +11,7 @@ from typing import Any, ClassVar, NamedTuple, TypeVar
 import torch
 from torch import Tensor, nn
 
+from vqtrain.models.levels import scaled
 from vqtrain.models.likelihood import Likelihood, NoLikelihoodError
 
 __all__ = [
@@ -80,7 +81,7 @@ class Signal:
     def scaled(self, x: Tensor, dtype: torch.dtype) -> Tensor:
         """Checked levels, from `0 .. levels - 1` to [-1, 1]."""
         self.check(x)
-        return x.to(dtype) * (2 / (self.levels - 1)) - 1
+        return scaled(x, self.levels, dtype)
 
 
 class SignalModel(nn.Module):
