@@ -28,11 +28,11 @@ class SquaredError(Likelihood):
             raise ValueError(f"variance must be positive, got {variance}")
         self.variance = variance
 
-    def loss(self, parameters: Tensor, x: Tensor) -> Tensor:
-        """0-d squared error per dimension."""
+    def cost(self, parameters: Tensor, x: Tensor) -> Tensor:
+        """`(B,)` squared errors, over the variance."""
         location = self.per_channel(parameters)[:, 0]
         target = scaled(x, self.levels, location.dtype)
-        return (location - target).square().mean() / self.variance
+        return (location - target).square().flatten(1).sum(1) / self.variance
 
     def mean(self, parameters: Tensor) -> Tensor:
         """The reconstruction, in levels."""
