@@ -16,7 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
-from vqtrain.data import ImageSet
+from vqtrain.data.dataset import Split
 from vqtrain.metrics.ledger import CodeUsage
 
 INK, ACCENT, FAINT = "#1f2430", "#2563a8", "#b8bec9"
@@ -105,7 +105,7 @@ def sample_sheet(
 
 
 def reconstruction_sheet(
-    path: Path, images: ImageSet, means: Tensor, class_names: Sequence[str], levels: int
+    path: Path, images: Split, means: Tensor, class_names: Sequence[str], levels: int
 ) -> None:
     """Held-out images above their reconstructions: the first of each class, unselected.
 
@@ -121,7 +121,7 @@ def reconstruction_sheet(
         first = torch.stack(
             [(images.labels == label).nonzero()[number, 0] for label in range(len(class_names))]
         )
-        rows += [images.images[first].float(), means[first]]
+        rows += [images.x[first].float(), means[first]]
         names += ["original", "decoded"]
     with _figure(path, 10, 4.3) as (axes,):
         _show(axes, torch.stack(rows), levels, names, "Held-out images and what their codes keep")

@@ -16,7 +16,7 @@ import torch
 from sklearn.svm import SVC
 from torch import Tensor
 
-from vqtrain.data import ImageSet
+from vqtrain.data.dataset import Split
 
 
 class SampleScores(NamedTuple):
@@ -36,7 +36,7 @@ class SampleScores(NamedTuple):
 
 
 def score_samples(
-    samples: Tensor, labels: Tensor, train: ImageSet, test: ImageSet, levels: int
+    samples: Tensor, labels: Tensor, train: Split, test: Split, levels: int
 ) -> SampleScores:
     """Scores class-conditional samples.
 
@@ -51,12 +51,12 @@ def score_samples(
     def pixels(images: Tensor) -> Tensor:
         return images.flatten(1).float() / (levels - 1)
 
-    real = SVC(C=10, gamma="scale").fit(pixels(train.images), train.labels)
+    real = SVC(C=10, gamma="scale").fit(pixels(train.x), train.labels)
     fake = SVC(C=10, gamma="scale").fit(pixels(samples), labels)
     right = torch.from_numpy(real.predict(pixels(samples))) == labels
     return SampleScores(
         label_agreement=right.double().mean().item(),
-        cas=fake.score(pixels(test.images), test.labels),
-        ceiling=real.score(pixels(test.images), test.labels),
+        cas=fake.score(pixels(test.x), test.labels),
+        ceiling=real.score(pixels(test.x), test.labels),
         per_class=tuple(right[labels == y].double().mean().item() for y in labels.unique()),
     )

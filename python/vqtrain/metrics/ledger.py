@@ -15,8 +15,9 @@ import torch
 from torch import Tensor
 
 from vqtrain.codes import CodeSet
-from vqtrain.data import ImageSet
-from vqtrain.models import VQVAE, GatedPixelCNN
+from vqtrain.data.dataset import Split
+from vqtrain.models.tokenizer import Codes, Tokenizer
+from vqtrain.priors.prior import Prior
 
 BITS = 1 / math.log(2)  # nats to bits
 
@@ -42,34 +43,40 @@ class Ledger(NamedTuple):
 
 
 def ledger(
-    tokenizer: VQVAE, prior: GatedPixelCNN, images: ImageSet, codes: CodeSet, train_codes: Tensor
+    tokenizer: Tokenizer, priors: list[Prior], items: Split, codes: CodeSet, train_codes: Codes
 ) -> Ledger:
-    """Measures held-out images.
+    """Measures held-out items.
 
     Args:
         tokenizer: in eval mode.
-        prior: in eval mode, of the same tokenizer.
-        images: held-out clean images.
+        priors: in eval mode, of the same tokenizer, top level first.
+        items: held-out clean items.
         codes: their codes, in the same order.
-        train_codes: `(N, h, w)` clean training codes, for the unigram.
+        train_codes: clean training codes of each level, for the unigram.
 
     Raises:
-        ValueError: if codes and images are not of the same rows.
+        ValueError: if codes and items are not of the same rows.
     """
-    if not torch.equal(images.rows, codes.rows):
-        raise ValueError("codes must be of the same rows as images, got others: extract again")
-    dims, grid = images.images[0].numel(), codes.codes[0].numel()
-    recon = tokenizer.nll(images.images, images.labels, codes.codes.long()) * BITS / dims
-    coded = prior.nll(codes.codes, codes.labels) * BITS / dims
-    frequencies = unigram(train_codes, tokenizer.config.num_embeddings)
-    unigram_bits = -frequencies[codes.codes.long()].log2().flatten(1).sum(1) / dims
+    if not torch.equal(items.rows, codes.rows):
+        raise ValueError("codes must be of the same rows as items, got others: extract again")
+    scale = BITS / tokenizer.signal.dims
+    levels = tuple(level.long() for level in codes.codes)
+    recon = tokenizer.nll(items.x, items.labels, levels) * scale
+    coded = torch.zeros_like(recon)
+    unigram_bits = torch.zeros_like(recon, dtype=torch.float64)
+    uniform = 0.0
+    for i, (prior, size) in enumerate(zip(priors, tokenizer.codebook_sizes, strict=True)):
+        coded = coded + prior.nll(levels[i], codes.labels, levels[:i]) * scale
+        frequencies = unigram(train_codes[i], size)
+        unigram_bits -= frequencies[levels[i]].log().flatten(1).sum(1) * scale
+        uniform += levels[i][0].numel() * math.log(size) * scale
     total = (recon + coded).double()
     return Ledger(
         total=total.mean().item(),
         recon=recon.mean().item(),
         prior=coded.mean().item(),
         unigram=unigram_bits.mean().item(),
-        uniform=grid * math.log2(tokenizer.config.num_embeddings) / dims,
+        uniform=uniform,
         standard_error=(total.std() / math.sqrt(len(total))).item(),
     )
 
@@ -109,15 +116,22 @@ def code_usage(codes: Tensor, num_embeddings: int) -> CodeUsage:
     )
 
 
-def conditioning_gap(prior: GatedPixelCNN, codes: CodeSet, num_classes: int) -> float:
-    """How much the prior listens to the label: E[log2 p(z|y) - log2 mean over y' of p(z|y')].
+def conditioning_gap(priors: list[Prior], codes: CodeSet, num_classes: int) -> float:
+    """How much the priors listen to the label: E[log2 p(z|y) - log2 mean over y' of p(z|y')].
 
     Returns:
-        Bits per image; at most log2(num_classes), and 0 for a prior that ignores the label.
+        Bits per item; at most log2(num_classes), and 0 for priors that ignore the label.
     """
+    levels = tuple(level.long() for level in codes.codes)
     log_p = torch.stack(
-        [-prior.nll(codes.codes, torch.full_like(codes.labels, y)) for y in range(num_classes)]
+        [-_nll(priors, levels, torch.full_like(codes.labels, y)) for y in range(num_classes)]
     )
     own = log_p.gather(0, codes.labels[None])[0]
     mixture = log_p.logsumexp(0) - math.log(num_classes)
     return ((own - mixture).mean() * BITS).item()
+
+
+def _nll(priors: list[Prior], levels: Codes, labels: Tensor) -> Tensor:
+    """`(B,)` nats of all levels."""
+    parts = [prior.nll(levels[i], labels, levels[:i]) for i, prior in enumerate(priors)]
+    return torch.stack(parts).sum(0)
