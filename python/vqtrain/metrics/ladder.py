@@ -7,7 +7,8 @@
     class_autoregressive    the same with the class
 
 All are fitted on the clean training images; smoothing and penalty are chosen on validation; the
-test images are read once, at the end.
+test images are read once, at the end. The regressions have levels * dims^2 weights, so the ladder
+is for small pictures.
 """
 
 import math
@@ -17,20 +18,36 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vqtrain.data import ImageDataset, ImageSet
+from vqtrain.data.dataset import Dataset, Split
 from vqtrain.metrics.ledger import BITS
+from vqtrain.models.tokenizer import Signal
 
 SMOOTHING = (0.03, 0.1, 0.3, 1.0)
 PENALTIES = (0.3, 1.0)
+MOST_DIMS = 256
+MOST_LEVELS = 32
 
 
 # A fitted rung: images to the probability of each of their pixels, (N, P).
-Probabilities = Callable[[ImageSet], Tensor]
+Probabilities = Callable[[Split], Tensor]
 
 
-def ladder(dataset: ImageDataset) -> dict[str, float]:
-    """Bits/dim of every rung on the test split; the images are taken on the CPU."""
-    train, classes = dataset.clean_train, len(dataset.class_names)
+def unfit(signal: Signal) -> str | None:
+    """Why there is no ladder for this signal; None if there is one."""
+    if signal.dims <= MOST_DIMS and signal.levels <= MOST_LEVELS:
+        return None
+    return (
+        f"for at most {MOST_DIMS} dimensions of {MOST_LEVELS} levels, "
+        f"got {signal.dims} of {signal.levels}"
+    )
+
+
+def ladder(dataset: Dataset) -> dict[str, float]:
+    """Bits/dim of every rung on the test split; the images are taken on the CPU.
+
+    Without classes, the class-conditional rungs equal those without a class.
+    """
+    train, classes = dataset.clean_train(), len(dataset.class_names)
     rungs = {
         "independent": _best_histogram(train, dataset, 1),
         "class_independent": _best_histogram(train, dataset, classes),
@@ -38,39 +55,39 @@ def ladder(dataset: ImageDataset) -> dict[str, float]:
         "class_autoregressive": _best_regression(train, dataset, classes),
     }
     bits = {name: _bits(rung(dataset.test)) for name, rung in rungs.items()}
-    return {"uniform": math.log2(dataset.levels), **bits}
+    return {"uniform": math.log2(dataset.signal.levels), **bits}
 
 
-def _best_histogram(train: ImageSet, dataset: ImageDataset, classes: int) -> Probabilities:
+def _best_histogram(train: Split, dataset: Dataset, classes: int) -> Probabilities:
     """Histograms per pixel (and class), with the add-a smoothing that is best on validation."""
-    models = [_histogram(train, dataset.levels, classes, a) for a in SMOOTHING]
+    models = [_histogram(train, dataset.signal.levels, classes, a) for a in SMOOTHING]
     return min(models, key=lambda model: _bits(model(dataset.validation)))
 
 
-def _histogram(train: ImageSet, levels: int, classes: int, smoothing: float) -> Probabilities:
-    pixels = F.one_hot(train.images.flatten(1).long(), levels).double()  # (N, P, levels)
+def _histogram(train: Split, levels: int, classes: int, smoothing: float) -> Probabilities:
+    pixels = F.one_hot(train.x.flatten(1).long(), levels).double()  # (N, P, levels)
     groups = _group(train, classes)
     counts = torch.zeros(classes, *pixels.shape[1:], dtype=torch.float64).index_add_(
         0, groups, pixels
     )
     table = (counts + smoothing) / (counts + smoothing).sum(-1, keepdim=True)
 
-    def probabilities(images: ImageSet) -> Tensor:
+    def probabilities(images: Split) -> Tensor:
         chosen = table[_group(images, classes)]
-        return chosen.gather(-1, images.images.flatten(1).long()[..., None])[..., 0]
+        return chosen.gather(-1, images.x.flatten(1).long()[..., None])[..., 0]
 
     return probabilities
 
 
-def _best_regression(train: ImageSet, dataset: ImageDataset, classes: int) -> Probabilities:
+def _best_regression(train: Split, dataset: Dataset, classes: int) -> Probabilities:
     """Softmax regression of every pixel, with the penalty that is best on validation."""
-    models = [_regression(train, dataset.levels, classes, penalty) for penalty in PENALTIES]
+    models = [_regression(train, dataset.signal.levels, classes, penalty) for penalty in PENALTIES]
     return min(models, key=lambda model: _bits(model(dataset.validation)))
 
 
-def _regression(train: ImageSet, levels: int, classes: int, penalty: float) -> Probabilities:
+def _regression(train: Split, levels: int, classes: int, penalty: float) -> Probabilities:
     """p(x_i = l) = softmax_l(W_i f + b_i) with f = pixels 0 .. i - 1 (and the class)."""
-    features, pixels = _features(train, levels, classes), train.images.flatten(1).long()
+    features, pixels = _features(train, levels, classes), train.x.flatten(1).long()
     count, size = pixels.shape[1], features.shape[1]
     sees = torch.ones(count, 1, size)
     sees[:, 0, :count] = torch.ones(count, count).tril(-1)
@@ -93,15 +110,15 @@ def _regression(train: ImageSet, levels: int, classes: int, penalty: float) -> P
         optimizer.step(objective)
 
     @torch.no_grad()
-    def probabilities(images: ImageSet) -> Tensor:
+    def probabilities(images: Split) -> Tensor:
         p = logits(_features(images, levels, classes)).double().softmax(-1)
-        return p.gather(-1, images.images.flatten(1).long()[..., None])[..., 0]
+        return p.gather(-1, images.x.flatten(1).long()[..., None])[..., 0]
 
     return probabilities
 
 
-def _features(images: ImageSet, levels: int, classes: int) -> Tensor:
-    pixels = images.images.flatten(1).float() / (levels - 1)
+def _features(images: Split, levels: int, classes: int) -> Tensor:
+    pixels = images.x.flatten(1).float() / (levels - 1)
     if classes == 1:
         return pixels
     return torch.cat((pixels, F.one_hot(images.labels, classes).float()), dim=1)
@@ -111,5 +128,5 @@ def _bits(probabilities: Tensor) -> float:
     return (-probabilities.log().mean() * BITS).item()
 
 
-def _group(images: ImageSet, classes: int) -> Tensor:
+def _group(images: Split, classes: int) -> Tensor:
     return images.labels if classes > 1 else torch.zeros_like(images.labels)
