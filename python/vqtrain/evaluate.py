@@ -17,19 +17,20 @@ import torch
 from torch import Tensor
 from torchmetrics.functional.image import peak_signal_noise_ratio
 
-from vqtrain import codes, pictures
+from vqtrain import checkpoint, codes, pictures
 from vqtrain.codes import CodeStore
 from vqtrain.config import RunConfig, parse
-from vqtrain.data import ImageDataset
+from vqtrain.data import load_dataset
+from vqtrain.data.dataset import Dataset
 from vqtrain.files import write_json
 from vqtrain.metrics.classify import score_samples
 from vqtrain.metrics.ladder import ladder
 from vqtrain.metrics.ledger import Ledger, code_usage, conditioning_gap, ledger
-from vqtrain.models import VQVAE
+from vqtrain.models.tokenizer import Tokenizer
 from vqtrain.runtime import stage, stage_seconds, start
 from vqtrain.sample import load_samples
-from vqtrain.train_prior import load_prior
-from vqtrain.train_tokenizer import load_dataset, load_tokenizer
+from vqtrain.train_prior import load_priors
+from vqtrain.train_tokenizer import load_tokenizer
 
 SCHEMA = 1
 LEAST_GAP = 0.1  # bits per image; below it, samples of all classes look alike
@@ -41,34 +42,34 @@ def evaluate(config: RunConfig, run: Path) -> dict[str, Any]:
     device = start(config).device
     begin = time.perf_counter()
     with stage("eval", run) as note:
-        dataset = load_dataset(config)
+        dataset = load_dataset(config.data, config.seed)
         tokenizer, header = load_tokenizer(config, run)
-        prior, prior_header = load_prior(run, header["fingerprint"])
         store = codes.read(run / "codes", header["fingerprint"])
-        samples = load_samples(run, prior_header["fingerprint"])
+        priors = load_priors(config, run, header["fingerprint"], len(store.grids))
+        samples = load_samples(run, [checkpoint.fingerprint(prior) for prior in priors])
         tokenizer.to(device)
-        prior.to(device)
+        for prior in priors:
+            prior.to(device)
         test_codes = store.splits["test"].to(device)
-        train = store.splits["train"]
-        clean_codes = train.codes[train.labels < len(store.class_names)].to(device)
-        bits = ledger(tokenizer, prior, dataset.test.to(device), test_codes, clean_codes)
-        gap = conditioning_gap(prior, test_codes, len(store.class_names))
+        rows = torch.arange(store.train.size)
+        clean = store.train.batch(rows, torch.zeros_like(rows)).to(device)
+        bits = ledger(tokenizer, priors, dataset.test.to(device), test_codes, clean.codes)
+        gap = conditioning_gap(priors, test_codes, len(store.class_names))
         rungs = ladder(dataset)
         metrics = {
             "schema": SCHEMA,
             **_bits(bits, rungs),
             "standard_error_bpd": bits.standard_error,
             "ladder": rungs,
-            "test_images": len(dataset.test.images),
-            "test_codes": test_codes.codes.numel(),
-            "grid": list(store.grid),
+            "test_images": len(dataset.test.x),
+            "test_codes": sum(level.numel() for level in test_codes.codes),
+            "grids": [list(grid) for grid in store.grids],
             **_usage(run, store),
             "conditioning_gap_bits_per_image": gap,
             "conditioning_gap_ceiling": math.log2(len(store.class_names)),
             **_reconstructions(run, tokenizer, dataset),
             **_samples(samples, dataset),
             "tokenizer_best_step": header["facts"]["step"],
-            "prior_best_step": prior_header["facts"]["step"],
             "seed": config.seed,
             "threads": torch.get_num_threads(),
             "device": str(device),
@@ -126,10 +127,11 @@ def _bits(bits: Ledger, rungs: dict[str, float]) -> dict[str, float]:
 
 
 def _usage(run: Path, store: CodeStore) -> dict[str, Any]:
-    usage = code_usage(store.splits["test"].codes, store.num_embeddings)
+    # The pictures show the level with most codes.
+    usage = code_usage(store.splits["test"].codes[-1], store.num_embeddings[-1])
     pictures.usage_chart(run / "usage.png", usage)
     return {
-        "K": store.num_embeddings,
+        "K": store.num_embeddings[-1],
         "usage": usage.used,
         "usage_ceiling": usage.ceiling,
         "perplexity": usage.perplexity,
@@ -137,25 +139,25 @@ def _usage(run: Path, store: CodeStore) -> dict[str, Any]:
     }
 
 
-def _reconstructions(run: Path, tokenizer: VQVAE, dataset: ImageDataset) -> dict[str, float]:
+def _reconstructions(run: Path, tokenizer: Tokenizer, dataset: Dataset) -> dict[str, float]:
     """PSNR of decoder means on the test split, and a picture of the first images of each class."""
     test = dataset.test
     device = next(tokenizer.parameters()).device
-    images, labels = test.images.to(device), test.labels.to(device)
+    images, labels = test.x.to(device), test.labels.to(device)
     means = tokenizer.likelihood.mean(tokenizer.decode(tokenizer.encode(images), labels)).cpu()
-    peak = float(dataset.levels - 1)
-    psnr = peak_signal_noise_ratio(means, test.images.float(), data_range=(0.0, peak))
+    peak = float(dataset.signal.levels - 1)
+    psnr = peak_signal_noise_ratio(means, test.x.float(), data_range=(0.0, peak))
     pictures.reconstruction_sheet(
-        run / "reconstructions.png", test, means, dataset.class_names, dataset.levels
+        run / "reconstructions.png", test, means, dataset.class_names, dataset.signal.levels
     )
     return {"psnr": psnr.item()}
 
 
-def _samples(samples: dict[str, Tensor], dataset: ImageDataset) -> dict[str, Any]:
+def _samples(samples: dict[str, Tensor], dataset: Dataset) -> dict[str, Any]:
     """Scores decoder means, and beside them pixels drawn from the decoder."""
     scores, drawn = (
         score_samples(
-            samples[key], samples["labels"], dataset.clean_train, dataset.test, dataset.levels
+            samples[key], samples["labels"], dataset.clean_train(), dataset.test, dataset.signal.levels
         )
         for key in ("means", "drawn")
     )

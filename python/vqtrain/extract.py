@@ -1,52 +1,66 @@
-"""Stage 2: turn every image into its grid of codes.
+"""Stage 2: turn every item into its grids of codes.
 
     vqk extract runs/digits
 
-Reads RUN/tokenizer. Writes the code store RUN/codes (see `vqtrain.codes`).
+Reads RUN/tokenizer. Writes the code store RUN/codes (see `vqtrain.codes`): several draws of every
+training item, one of every held-out item. Killed at any moment, it goes on where it was.
 """
 
 import sys
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from vqtrain import codes
-from vqtrain.codes import CodeSet, CodeStore
+from vqtrain.codes import CodeSet, StoreHeader
 from vqtrain.config import RunConfig, parse
-from vqtrain.metrics.ledger import code_usage
+from vqtrain.data import Dataset, Split, load_dataset, provenance
 from vqtrain.runtime import stage, start
-from vqtrain.train_tokenizer import load_dataset, load_tokenizer
-
-BATCH = 1024
+from vqtrain.train_tokenizer import load_tokenizer
 
 
-@torch.no_grad()
 def extract(config: RunConfig, run: Path) -> None:
     """Encodes all splits with the run's tokenizer."""
-    device = start(config).device
+    accelerator = start(config)
     with stage("extract", run) as note:
-        dataset = load_dataset(config)
-        model, header = load_tokenizer(config, run)
-        model.to(device)
-        splits = {}
-        for name in ("train", "validation", "test"):
-            images = getattr(dataset, name)
-            grids = [model.encode(batch.to(device)).cpu() for batch in images.images.split(BATCH)]
-            splits[name] = CodeSet(torch.cat(grids), images.labels, images.rows)
-        store = CodeStore(
-            splits,
-            num_embeddings=model.config.num_embeddings,
-            num_labels=dataset.num_labels,
+        dataset = load_dataset(config.data, config.seed)
+        model, facts = load_tokenizer(config, run)
+        model.to(accelerator.device)
+        header = StoreHeader(
+            tokenizer=facts["fingerprint"],
+            num_embeddings=model.codebook_sizes,
+            grids=model.code_grids,
+            num_labels=dataset.signal.num_labels,
             class_names=dataset.class_names,
-            tokenizer=header["fingerprint"],
+            items={
+                "train": dataset.train.size,
+                "validation": len(dataset.validation.x),
+                "test": len(dataset.test.x),
+            },
+            train_draws=config.extract.train_draws(dataset.train.draws),
+            shard_items=config.extract.shard_items,
+            batch_size=config.extract.batch_size,
+            data=provenance(config.data, config.seed),
         )
-        codes.write(run / "codes", store)
-        usage = code_usage(splits["test"].codes, store.num_embeddings)
-        note["result"] = (
-            f"{sum(len(split.codes) for split in splits.values())} images to "
-            f"{store.grid[0]}x{store.grid[1]} codes, K = {store.num_embeddings}, "
-            f"held-out usage {usage.used:.0%}, perplexity {usage.perplexity:.1f}"
-        )
+
+        @torch.no_grad()
+        def encode(split: str, rows: Tensor, draws: Tensor) -> CodeSet:
+            items = items_of(dataset, split, rows, draws)
+            levels = model.encode(items.x.to(accelerator.device))
+            return CodeSet(tuple(level.cpu() for level in levels), *items[1:], draws)
+
+        written = codes.write(run / "codes", header, encode)
+        codes.write_manifest(run / "codes", header)
+        note["result"] = f"{written} shards written"
+
+
+def items_of(dataset: Dataset, split: str, rows: Tensor, draws: Tensor) -> Split:
+    """Items by their numbers in a split."""
+    if split == "train":
+        return dataset.train.batch(rows, draws)
+    held_out: Split = getattr(dataset, split)
+    return held_out.take(rows)
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -74,9 +74,8 @@ def _ladder(m: dict[str, Any]) -> list[tuple[str, float]]:
 
 
 def _score_rows(m: dict[str, Any]) -> list[tuple[str, ...]]:
-    height, width = m["grid"]
     return [
-        ("codes", f"{height}x{width}, K = {m['K']}"),
+        ("codes", f"{m['grids']}, K = {m['K']}"),
         ("codes used (ceiling)", f"{m['usage']:.1%} ({m['usage_ceiling']:.1%})"),
         ("perplexity", f"{m['perplexity']:.2f}"),
         ("prior / uniform code bits", f"{m['prior_bpd'] / m['uniform_bpd']:.1%}"),
@@ -116,7 +115,7 @@ def _curves(run: Path, m: dict[str, Any]) -> list[pictures.Curve]:
         pictures.Curve(
             "Prior: codes",
             "bits/code",
-            *_log(run / "prior" / "log.jsonl"),
+            *_log(run / "prior-0" / "log.jsonl"),
             {
                 "uniform": uniform_per_code,
                 "unigram": uniform_per_code * m["unigram_bpd"] / m["uniform_bpd"],

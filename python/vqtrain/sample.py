@@ -2,7 +2,7 @@
 
     vqk sample runs/digits --sample.per_class 20
 
-Reads RUN/tokenizer and RUN/prior. Writes RUN/samples/samples.safetensors (codes, labels, decoder
+Reads RUN/tokenizer and RUN/prior-0, RUN/prior-1 and so on. Writes RUN/samples/samples.safetensors (codes, labels, decoder
 means, pixels drawn from the decoder), RUN/samples/samples.json (how they were made) and
 RUN/samples.png. Nothing is selected: the sheet shows the first ones of each class.
 """
@@ -16,38 +16,51 @@ from safetensors.torch import load as safetensors_load
 from safetensors.torch import save as safetensors_save
 from torch import Tensor
 
-from vqtrain import pictures
+from vqtrain import checkpoint, pictures
 from vqtrain.config import RunConfig, parse
 from vqtrain.files import read_json, sha256, write_atomic, write_json
 from vqtrain.runtime import stage, start
-from vqtrain.train_prior import load_prior
-from vqtrain.train_tokenizer import load_dataset, load_tokenizer
+from vqtrain.priors.sampling import Sampler
+from vqtrain.train_prior import load_priors
+from vqtrain.data import load_dataset
+from vqtrain.train_tokenizer import load_tokenizer
 
 
 @torch.no_grad()
 def sample(config: RunConfig, run: Path) -> None:
-    """Draws `per_class` samples of each class."""
+    """Draws `per_class` samples of each class, ancestrally, top level first."""
     device = start(config).device
     with stage("sample", run) as note:
-        class_names = load_dataset(config).class_names
+        class_names = load_dataset(config.data, config.seed).class_names
         tokenizer, header = load_tokenizer(config, run)
-        prior, prior_header = load_prior(run, header["fingerprint"])
         tokenizer.to(device)
-        prior.to(device)
-        height, width = prior_header["facts"]["grid"]
+        priors = [
+            prior.to(device)
+            for prior in load_priors(
+                config, run, header["fingerprint"], len(tokenizer.code_grids)
+            )
+        ]
         labels = torch.arange(len(class_names), device=device)
         labels = labels.repeat_interleave(config.sample.per_class)
         generator = torch.Generator().manual_seed(config.seed)
-        codes = prior.generate(labels, (height, width), generator, config.sample.temperature)
+        sampler = Sampler(
+            temperature=config.sample.temperature,
+            top_k=config.sample.top_k,
+            top_p=config.sample.top_p,
+            guidance=config.sample.guidance,
+        )
+        codes: tuple[Tensor, ...] = ()
+        for prior in priors:
+            codes = (*codes, prior.generate(labels, generator, sampler, codes))
         parameters = tokenizer.decode(codes, labels)
         means = tokenizer.likelihood.mean(parameters)
         uniforms = torch.rand(means.shape, generator=generator, dtype=torch.float64).to(device)
         drawn = tokenizer.likelihood.draw(parameters, uniforms)
         tensors = {
-            "codes": codes,
+            **{f"codes_{level}": grid for level, grid in enumerate(codes)},
             "labels": labels,
             "means": means,
-            "drawn": drawn.to(torch.int16),
+            "drawn": drawn.to(torch.uint8),
         }
         content = safetensors_save(
             {key: value.cpu().contiguous() for key, value in tensors.items()}
@@ -59,7 +72,7 @@ def sample(config: RunConfig, run: Path) -> None:
                 **asdict(config.sample),
                 "seed": config.seed,
                 "tokenizer": header["fingerprint"],
-                "prior": prior_header["fingerprint"],
+                "priors": [checkpoint.fingerprint(prior) for prior in priors],
                 "sha256": sha256(content),
             },
         )
@@ -70,26 +83,26 @@ def sample(config: RunConfig, run: Path) -> None:
             means.cpu().unflatten(0, by_class)[:, :shown],
             drawn.cpu().unflatten(0, by_class)[:, :shown],
             class_names=class_names,
-            levels=tokenizer.levels,
+            levels=tokenizer.signal.levels,
             temperature=config.sample.temperature,
         )
         note["result"] = f"{config.sample.per_class} samples of each of {len(class_names)} classes"
 
 
-def load_samples(run: Path, prior: str) -> dict[str, Tensor]:
-    """Reads the samples of a prior: `codes`, `labels`, `means` and `drawn`.
+def load_samples(run: Path, priors: list[str]) -> dict[str, Tensor]:
+    """Reads the samples of the priors with these fingerprints, as `sample` wrote them.
 
     Raises:
         FileNotFoundError: if nothing was sampled.
-        ValueError: if the samples are of another prior or the file is damaged.
+        ValueError: if the samples are of other priors or the file is damaged.
     """
     made_by = f"vqk sample {run}"
     facts = read_json(run / "samples" / "samples.json", made_by)
     content = (run / "samples" / "samples.safetensors").read_bytes()
-    if facts["prior"] != prior or facts["sha256"] != sha256(content):
+    if facts["priors"] != priors or facts["sha256"] != sha256(content):
         raise ValueError(
-            f"{run / 'samples'} must hold whole samples of prior {prior[:12]}, got "
-            f"{len(content)} bytes of prior {facts['prior'][:12]}: run `{made_by}` again"
+            f"{run / 'samples'} must hold whole samples of the priors in this run, got "
+            f"{len(content)} bytes of others or damaged ones: run `{made_by}` again"
         )
     tensors: dict[str, Tensor] = safetensors_load(content)
     return tensors

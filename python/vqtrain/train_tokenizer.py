@@ -17,59 +17,77 @@ from torch import Tensor
 
 from vqtrain import checkpoint
 from vqtrain.config import RunConfig, parse, save
-from vqtrain.data import ImageDataset, batches, load_digits_dataset
+from vqtrain.data import load_dataset
+from vqtrain.data.dataset import Dataset
 from vqtrain.fit import fit
+from vqtrain.fit.order import Order
 from vqtrain.metrics.ledger import BITS
-from vqtrain.models import VQVAE
+from vqtrain.models import TOKENIZERS, Identity
+from vqtrain.models.tokenizer import Signal, Tokenizer
 from vqtrain.runtime import stage, start
 
 
 def train_tokenizer(config: RunConfig, run: Path) -> None:
     """Trains and keeps the best step on validation."""
     accelerator = start(config)
-    device = accelerator.device
     with stage("train tokenizer", run) as note:
         save(config, run)
-        dataset = load_dataset(config)
-        train, validation = dataset.train.to(device), dataset.validation.to(device)
-        dims = train.images[0].numel()
-        model = VQVAE(
-            config.tokenizer.model,
-            channels=train.images.shape[1],
-            levels=dataset.levels,
-            num_labels=dataset.num_labels,
-        )
-        order = batches(
-            dataset.train.labels < len(dataset.class_names),
-            config.tokenizer.batch_size,
-            config.tokenizer.clean_share,
-            torch.Generator().manual_seed(config.seed),
-        )
-
-        def step_loss(model: VQVAE) -> tuple[Tensor, dict[str, Tensor]]:
-            index = next(order).to(device)
-            output = model(train.images[index], train.labels[index])
-            bits = output.nll.mean() * (BITS / dims)
-            return output.loss, {"train": bits, "perplexity": output.perplexity}
-
-        def validate(model: VQVAE) -> float:
-            return model.nll(validation.images, validation.labels).mean().item() * BITS / dims
-
+        dataset = load_dataset(config.data, config.seed)
+        model = make_tokenizer(config, dataset.signal)
+        facts = {"data": provenance(config)}
+        if isinstance(model, Identity):
+            checkpoint.save(run / "tokenizer", model, {**facts, "step": 0})
+            note["result"] = "nothing to train: codes are the levels themselves"
+            return
         result = fit(
             model,
             config.tokenizer,
             accelerator,
             run / "tokenizer",
-            step_loss=step_loss,
-            validate=validate,
-            facts={"data": provenance(config)},
+            step_loss=_step_loss(config, dataset, accelerator.device),
+            validate=_validate(dataset, accelerator.device),
+            facts=facts,
         )
         note["result"] = result.summary("bits/dim of reconstruction")
 
 
-def load_dataset(config: RunConfig) -> ImageDataset:
-    """The images of a run; every stage of the run sees the same ones."""
-    return load_digits_dataset(config.data.split, config.data.warped_copies, config.seed)
+def make_tokenizer(config: RunConfig, signal: Signal) -> Tokenizer:
+    """The untrained tokenizer that the configuration names."""
+    kind = config.tokenizer.kind
+    if kind == "identity":
+        return Identity(signal)
+    return TOKENIZERS[kind](getattr(config.tokenizer, kind), signal)
+
+
+def _step_loss(config: RunConfig, dataset: Dataset, device: torch.device) -> Any:
+    train = dataset.train
+    order = Order(
+        train.size,
+        train.draws,
+        config.tokenizer.batch_size,
+        config.tokenizer.clean_share,
+        config.seed,
+    )
+
+    def step_loss(model: Tokenizer, step: int) -> tuple[Tensor, dict[str, Tensor]]:
+        batch = train.batch(*order.at(step)).to(device)
+        output = model(batch.x, batch.labels)
+        scalars = dict(output.scalars)
+        if output.nll is not None:
+            scalars["train"] = output.nll.mean() * (BITS / dataset.signal.dims)
+        return output.loss, scalars
+
+    return step_loss
+
+
+def _validate(dataset: Dataset, device: torch.device) -> Any:
+    validation = dataset.validation.to(device)
+
+    def validate(model: Tokenizer) -> float:
+        nll = model.nll(validation.x, validation.labels)
+        return nll.mean().item() * BITS / dataset.signal.dims
+
+    return validate
 
 
 def provenance(config: RunConfig) -> dict[str, Any]:
@@ -77,15 +95,17 @@ def provenance(config: RunConfig) -> dict[str, Any]:
     return {**asdict(config.data), "seed": config.seed}
 
 
-def load_tokenizer(config: RunConfig, run: Path) -> tuple[VQVAE, dict[str, Any]]:
+def load_tokenizer(config: RunConfig, run: Path) -> tuple[Tokenizer, dict[str, Any]]:
     """Loads the run's tokenizer, for the stages after this one.
 
     Raises:
         FileNotFoundError: if it has not been trained.
-        ValueError: if it was trained on other data than `config` names (a test image of one split
-            may be a training image of another).
+        ValueError: if it was trained on other data than `config` names (a test item of one split
+            may be a training item of another).
     """
-    model, header = checkpoint.load(run / "tokenizer", VQVAE, made_by=f"vqk train tokenizer {run}")
+    model, header = checkpoint.load(
+        run / "tokenizer", TOKENIZERS[config.tokenizer.kind], made_by=f"vqk train tokenizer {run}"
+    )
     if header["facts"]["data"] != provenance(config):
         raise ValueError(
             f"data and seed must be those of the tokenizer, {header['facts']['data']}, "

@@ -4,7 +4,14 @@ import pytest
 import torch
 from sklearn.datasets import load_digits
 
-from vqtrain.data import batches, load_digits_dataset, photos
+from vqtrain.data import (
+    Split,
+    StoredTrainSet,
+    TrainSet,
+    batches,
+    load_digits_dataset,
+    photos,
+)
 from vqtrain.data.digits import load_split
 
 SPLITS = ["stratified", "ordered"]
@@ -37,29 +44,41 @@ def test_the_ordered_split_tests_on_the_last_writers() -> None:
 
 def test_rows_lead_back_to_the_source_images() -> None:
     source = load_digits()
-    for part in load_digits_dataset()[:3]:
+    data = load_digits_dataset()
+    for part in (data.clean_train(), data.validation, data.test):
         expected = torch.from_numpy(source.images)[part.rows].to(torch.uint8)
-        assert torch.equal(part.images[:, 0], expected)
+        assert torch.equal(part.x[:, 0], expected)
         assert torch.equal(part.labels, torch.from_numpy(source.target)[part.rows])
+
+
+def copies(train: TrainSet, first: int) -> Split:
+    """All draws of every row from draw `first` on."""
+    assert train.draws is not None
+    draws = torch.arange(first, train.draws).repeat_interleave(train.size)
+    return train.batch(torch.arange(train.size).repeat(train.draws - first), draws)
 
 
 def test_warped_copies_are_flagged_and_made_of_training_images_only() -> None:
     plain, warped = load_digits_dataset(), load_digits_dataset(warped_copies=3)
-    assert (plain.num_labels, warped.num_labels) == (10, 20)
-    for name in ("validation", "test"):
-        for before, after in zip(getattr(plain, name), getattr(warped, name), strict=True):
+    assert (plain.signal.num_labels, warped.signal.num_labels) == (10, 20)
+    assert (plain.train.draws, warped.train.draws) == (1, 4)
+    for one, other in (
+        (plain.validation, warped.validation),
+        (plain.test, warped.test),
+        (plain.clean_train(), warped.clean_train()),
+    ):
+        for before, after in zip(one, other, strict=True):
             assert torch.equal(before, after)
-    assert torch.equal(warped.clean_train.images, plain.train.images)
-    flagged = warped.train.take(warped.train.labels >= 10)
-    assert len(flagged.images) == 3 * 1237
-    assert set(flagged.rows.tolist()) == set(plain.train.rows.tolist())
+    flagged = copies(warped.train, first=1)
+    assert len(flagged.x) == 3 * 1237
+    assert set(flagged.rows.tolist()) == set(plain.clean_train().rows.tolist())
     target = torch.from_numpy(load_digits().target)
     assert torch.equal(flagged.labels - 10, target[flagged.rows])
 
 
 def test_warps_change_images_a_little_and_stay_in_range() -> None:
     data = load_digits_dataset(warped_copies=1)
-    clean, warped = data.train.images.split(1237)
+    clean, warped = data.clean_train().x, copies(data.train, first=1).x
     assert warped.max() <= 16
     assert bool((clean != warped).flatten(1).any(1).all())
     # A warped digit is nearer to its source than to another digit, in nearly all cases.
@@ -68,9 +87,23 @@ def test_warps_change_images_a_little_and_stay_in_range() -> None:
 
 
 def test_warps_are_decided_by_the_seed() -> None:
-    first, again, other = (load_digits_dataset(warped_copies=1, seed=s).train for s in (0, 0, 1))
-    assert torch.equal(first.images, again.images)
-    assert not torch.equal(first.images, other.images)
+    first, again, other = (
+        copies(load_digits_dataset(warped_copies=1, seed=seed).train, first=1).x
+        for seed in (0, 0, 1)
+    )
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+
+
+def test_items_that_a_training_set_lacks_are_refused() -> None:
+    train = load_digits_dataset(warped_copies=2).train
+    zero = torch.tensor([0])
+    with pytest.raises(ValueError, match="rows must be between 0 and 1236, got 1237"):
+        train.batch(torch.tensor([1237]), zero)
+    with pytest.raises(ValueError, match="draws must be between 0 and 2, got -1"):
+        train.batch(zero, torch.tensor([-1]))
+    with pytest.raises(ValueError, match=r"draws must be a divisor .* items 200, got 3"):
+        StoredTrainSet(load_digits_dataset().validation, draws=3)
 
 
 def test_batches_hold_the_clean_share_and_visit_every_row() -> None:

@@ -29,7 +29,7 @@ def run(folder: Path, values: list[float] | None = None, **config: float) -> Fit
     labels = torch.arange(16) % 2
     script = iter(values or [])
 
-    def step_loss(model: GatedPixelCNN) -> tuple[Tensor, dict[str, Tensor]]:
+    def step_loss(model: GatedPixelCNN, _: int) -> tuple[Tensor, dict[str, Tensor]]:
         loss = model.nll(codes, labels).mean()
         return loss, {"train": loss}
 

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from vqtrain.models import Categorical
+from vqtrain.models.likelihood import Categorical
 
 LEVELS = 17
 

@@ -1,22 +1,23 @@
 """The gated PixelCNN: causal, without a blind spot, normalised, and sampled from what it says."""
 
 import itertools
+import math
 
 import pytest
 import torch
 from torch import Tensor
 
-from vqtrain.models import GatedPixelCNN, PixelCNNConfig
+from vqtrain.priors import CodeSpace, GatedPixelCNN, PixelCNNConfig, Sampler
 
-GRIDS = [(4, 4), (3, 7), (6, 2), (1, 5)]
+GRIDS = [(6,), (4, 4), (3, 7), (6, 2), (1, 5), (2, 3, 4), (3, 2, 2)]
 K, LABELS = 5, 3
 
 
-def make(grid: tuple[int, int], num_embeddings: int = K) -> GatedPixelCNN:
+def make(grid: tuple[int, ...], num_embeddings: int = K) -> GatedPixelCNN:
     """A float64 model whose receptive field covers the grid: first reach 2, one more per layer."""
     torch.manual_seed(0)
     config = PixelCNNConfig(width=8, layers=max(grid), first_kernel=5, kernel=3, dropout=0.5)
-    model = GatedPixelCNN(config, num_embeddings=num_embeddings, num_labels=LABELS)
+    model = GatedPixelCNN(config, CodeSpace(num_embeddings, grid, LABELS))
     return model.double().eval()
 
 
@@ -35,11 +36,11 @@ def changed_positions(model: GatedPixelCNN, codes: Tensor, labels: Tensor, t: in
 @pytest.mark.parametrize("grid", GRIDS)
 @torch.no_grad()
 def test_a_code_moves_every_later_logit_and_no_logit_at_or_before_it(
-    grid: tuple[int, int],
+    grid: tuple[int, ...],
 ) -> None:
     model = make(grid)
     codes, labels = torch.randint(K, (2, *grid)), torch.tensor([0, 2])
-    positions = grid[0] * grid[1]
+    positions = math.prod(grid)
     for t in range(positions):
         expected = torch.arange(positions) > t  # equality: no leak, and no blind spot either
         assert torch.equal(changed_positions(model, codes, labels, t), expected), f"code {t}"
@@ -79,7 +80,9 @@ def test_nll_is_the_sum_of_conditional_code_lengths_in_nats() -> None:
 def test_each_code_is_the_inverse_cdf_of_its_own_uniform(temperature: float) -> None:
     model, grid = make((3, 4)), (3, 4)
     labels = torch.arange(LABELS).repeat(8)
-    codes = model.generate(labels, grid, torch.Generator().manual_seed(7), temperature)
+    codes = model.generate(
+        labels, torch.Generator().manual_seed(7), Sampler(temperature=temperature)
+    )
     uniforms = torch.rand(
         24, *grid, generator=torch.Generator().manual_seed(7), dtype=torch.float64
     )
@@ -96,7 +99,7 @@ def test_generation_is_decided_by_the_seed_alone() -> None:
     labels = torch.arange(LABELS).repeat(4)
 
     def draw(seed: int) -> Tensor:
-        return model.generate(labels, (4, 4), torch.Generator().manual_seed(seed))
+        return model.generate(labels, torch.Generator().manual_seed(seed))
 
     first = draw(1)
     torch.manual_seed(99)
@@ -107,7 +110,7 @@ def test_generation_is_decided_by_the_seed_alone() -> None:
 def test_low_temperature_takes_the_most_likely_code() -> None:
     model = make((2, 3))
     labels = torch.arange(LABELS)
-    codes = model.generate(labels, (2, 3), torch.Generator().manual_seed(0), temperature=1e-6)
+    codes = model.generate(labels, torch.Generator().manual_seed(0), Sampler(temperature=1e-6))
     with torch.no_grad():
         assert torch.equal(model(codes, labels).argmax(1), codes)
 
@@ -122,9 +125,9 @@ def test_a_description_rebuilds_the_model() -> None:
 
 def test_broken_contracts_are_named() -> None:
     model = make((4, 4))
-    with pytest.raises(ValueError, match=r"codes must have shape \(B, h, w\), got \(4, 4\)"):
+    with pytest.raises(ValueError, match=r"codes must have shape \(B, 4, 4\), got \(4, 4\)"):
         model(torch.zeros(4, 4, dtype=torch.long), torch.zeros(4, dtype=torch.long))
-    with pytest.raises(ValueError, match="temperature must be positive, got 0"):
-        model.generate(torch.zeros(1, dtype=torch.long), (2, 2), torch.Generator(), 0.0)
+    with pytest.raises(ValueError, match="temperature must be positive and finite, got 0"):
+        Sampler(temperature=0.0)
     with pytest.raises(ValueError, match="kernel must be odd, got 4"):
-        GatedPixelCNN(PixelCNNConfig(kernel=4), num_embeddings=2, num_labels=1)
+        PixelCNNConfig(kernel=4)

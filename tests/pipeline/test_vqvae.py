@@ -1,17 +1,20 @@
 """The tokenizer: shapes, bits, conditioning, and that it learns."""
 
+import dataclasses
+import json
+
 import pytest
 import torch
 
-from vqtrain.models import VQVAE, VQVAEConfig
+from vqtrain.models import VQVAE, Signal, VQVAEConfig
 
 SMALL = {"hidden": 16, "residual_hidden": 8, "num_embeddings": 6, "embedding_dim": 4}
 
 
-def make(channels: int = 1, **config: object) -> VQVAE:
+def make(channels: int = 1, size: tuple[int, ...] = (8, 8), **config: object) -> VQVAE:
     torch.manual_seed(0)
     sizes = VQVAEConfig(**{**SMALL, **config})  # type: ignore[arg-type]
-    return VQVAE(sizes, channels=channels, levels=17, num_labels=4)
+    return VQVAE(sizes, Signal(size, channels, levels=17, num_labels=4))
 
 
 def images(*shape: int) -> torch.Tensor:
@@ -20,18 +23,26 @@ def images(*shape: int) -> torch.Tensor:
 
 @pytest.mark.parametrize(
     ("channels", "size", "downsamplings", "grid"),
-    [(1, (8, 8), 1, (4, 4)), (3, (8, 12), 2, (2, 3)), (1, (4, 6), 0, (4, 6))],
+    [
+        (1, (8, 8), 1, (4, 4)),
+        (3, (8, 12), 2, (2, 3)),
+        (1, (4, 6), 0, (4, 6)),
+        (1, (24,), 3, (3,)),
+        (2, (4, 8, 12), 2, (1, 2, 3)),
+    ],
 )
-def test_images_become_a_grid_of_codes_and_likelihood_parameters(
-    channels: int, size: tuple[int, int], downsamplings: int, grid: tuple[int, int]
+def test_signals_become_a_grid_of_codes_and_likelihood_parameters(
+    channels: int, size: tuple[int, ...], downsamplings: int, grid: tuple[int, ...]
 ) -> None:
-    model = make(channels, downsamplings=downsamplings).eval()
+    model = make(channels, size, downsamplings=downsamplings).eval()
     x, labels = images(5, channels, *size), torch.zeros(5, dtype=torch.long)
-    codes = model.encode(x)
+    (codes,) = model.encode(x)
+    assert model.code_grids == (grid,)
+    assert model.codebook_sizes == (6,)
     assert codes.shape == (5, *grid)
     assert codes.dtype == torch.int64
     assert 0 <= codes.min() <= codes.max() < 6
-    assert model.decode(codes, labels).shape == (5, channels * 17, *size)
+    assert model.decode((codes,), labels).shape == (5, channels * 17, *size)
 
 
 def test_nll_is_the_decoders_code_length_of_the_image_in_nats() -> None:
@@ -46,19 +57,20 @@ def test_nll_is_the_decoders_code_length_of_the_image_in_nats() -> None:
     assert torch.equal(model.nll(x, labels), model.nll(x, labels, model.encode(x)))
 
 
-def test_forward_measures_what_encode_and_nll_measure() -> None:
-    model = make().eval()
-    x, labels = images(3, 1, 8, 8), torch.tensor([0, 1, 3])
+@pytest.mark.parametrize("size", [(8,), (8, 12), (4, 4, 8)])
+def test_forward_measures_what_encode_and_decode_give_bit_for_bit(size: tuple[int, ...]) -> None:
+    model = make(size=size).eval()
+    x, labels = images(3, 1, *size), torch.tensor([0, 1, 3])
     output = model(x, labels)
-    assert torch.equal(output.codes, model.encode(x))
-    torch.testing.assert_close(output.nll, model.nll(x, labels))
-    assert output.loss > output.nll.mean() / 64  # the commitment term is in it
+    assert torch.equal(output.codes[0], model.encode(x)[0])
+    assert torch.equal(output.nll, model.nll(x, labels))
+    assert output.loss > output.nll.mean() / model.signal.dims  # the commitment term is in it
 
 
 @pytest.mark.parametrize("class_conditional", [True, False])
 def test_the_label_reaches_the_decoder_only_when_asked(class_conditional: bool) -> None:
     model = make(class_conditional=class_conditional).eval()
-    codes = torch.zeros(1, 4, 4, dtype=torch.long)
+    codes = (torch.zeros(1, 4, 4, dtype=torch.long),)
     zero, one = (model.decode(codes, torch.tensor([label])) for label in (0, 1))
     assert torch.equal(zero, one) is not class_conditional
 
@@ -85,18 +97,39 @@ def test_every_parameter_gets_a_gradient() -> None:
     assert without == []
 
 
-def test_a_description_rebuilds_the_model() -> None:
+def test_a_description_survives_json_and_rebuilds_the_model() -> None:
     model = make(residual_blocks=1).eval()
-    twin = VQVAE.from_description(model.description()).eval()
+    twin = VQVAE.from_description(json.loads(json.dumps(model.description()))).eval()
     twin.load_state_dict(model.state_dict())
-    assert torch.equal(model.encode(images(4, 1, 8, 8)), twin.encode(images(4, 1, 8, 8)))
+    x = images(4, 1, 8, 8)
+    assert torch.equal(model.encode(x)[0], twin.encode(x)[0])
+    assert (twin.config, twin.signal) == (model.config, model.signal)
 
 
 def test_broken_contracts_are_named() -> None:
     model = make()
-    with pytest.raises(
-        ValueError, match=r"images must have shape \(B, 1, H, W\), got \(2, 3, 8, 8\)"
-    ):
+    with pytest.raises(ValueError, match=r"x must have shape \(B, 1, 8, 8\), got \(2, 3, 8, 8\)"):
         model.encode(images(2, 3, 8, 8))
-    with pytest.raises(ValueError, match=r"height and width divisible by 2, got \(7, 8\)"):
-        model.encode(images(2, 1, 7, 8))
+    with pytest.raises(ValueError, match=r"lengths divisible by 2, got \(7, 8\)"):
+        make(size=(7, 8))
+    labels, codes = torch.zeros(2, dtype=torch.long), torch.zeros(2, 4, 4, dtype=torch.long)
+    with pytest.raises(ValueError, match=r"grids \(\(4, 4\),\), got a tensor \(2, 4, 4\)"):
+        model.decode(codes, labels)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match=r"grids \(\(4, 4\),\), got \(\(4, 3\),\)"):
+        model.decode((codes[:, :, :3],), labels)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"channels": 0}, "channels must be at least 1, got 0"),
+        ({"levels": 1}, "levels must be at least 2, got 1"),
+        ({"num_labels": 0}, "num_labels must be at least 1, got 0"),
+        ({"size": (4, 4, 4, 4)}, r"size must have one to three lengths, got \(4, 4, 4, 4\)"),
+        ({"size": (4, 0)}, r"size must have positive lengths, got \(4, 0\)"),
+    ],
+)
+def test_a_signal_names_what_is_wrong_with_it(change: dict[str, object], message: str) -> None:
+    signal = Signal((8, 8), channels=1, levels=17)
+    with pytest.raises(ValueError, match=message):
+        dataclasses.replace(signal, **change)  # type: ignore[arg-type]

@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from vqtrain.data.images import ImageSet
+from vqtrain.data.dataset import Split, StoredTrainSet
 
 # Ranges that leave an 8x8 digit readable.
 ROTATION = math.radians(15)
@@ -21,19 +21,19 @@ SHIFT_PIXELS = 0.6
 
 
 def with_warped_copies(
-    clean: ImageSet, copies: int, num_classes: int, levels: int, seed: int
-) -> ImageSet:
-    """Appends `copies` warped versions of every image, labelled `label + num_classes`.
+    clean: Split, copies: int, num_classes: int, levels: int, seed: int
+) -> StoredTrainSet:
+    """A training set whose draw 0 is the clean image and whose further draws are warped copies.
 
     Args:
         clean: training images; never pass validation or test images.
-        copies: warped copies of each image, at least 0.
+        copies: warped copies of each image, at least 0; their labels are `label + num_classes`.
         num_classes: number of clean classes.
         levels: number of grey levels, to which the interpolated image is rounded.
         seed: decides all warps.
 
     Returns:
-        The clean images, unchanged and first, then the copies.
+        `1 + copies` draws of every image.
 
     Raises:
         ValueError: if `copies` is negative.
@@ -41,14 +41,15 @@ def with_warped_copies(
     if copies < 0:
         raise ValueError(f"copies must be at least 0, got {copies}")
     generator = torch.Generator().manual_seed(seed)
-    images = [clean.images]
+    images = [clean.x]
     for _ in range(copies):
-        images.append(warp(clean.images, levels, generator))
-    return ImageSet(
-        images=torch.cat(images),
+        images.append(warp(clean.x, levels, generator))
+    items = Split(
+        x=torch.cat(images),
         labels=torch.cat([clean.labels] + [clean.labels + num_classes] * copies),
         rows=clean.rows.repeat(copies + 1),
     )
+    return StoredTrainSet(items, draws=copies + 1)
 
 
 def warp(images: Tensor, levels: int, generator: torch.Generator) -> Tensor:

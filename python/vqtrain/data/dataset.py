@@ -5,6 +5,7 @@ draws are warped copies, other crops, or (procedural sets) new items altogether.
 function of the seed, the row and the draw's number, so an interrupted epoch goes on exactly.
 """
 
+from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
 import torch
@@ -41,12 +42,59 @@ class TrainSet(Protocol):
         draws: different draws of a row; None where there is no end of them.
     """
 
-    size: int
-    draws: int | None
+    @property
+    def size(self) -> int: ...
+
+    @property
+    def draws(self) -> int | None: ...
 
     def batch(self, rows: Tensor, draws: Tensor) -> Split:
         """`(n,)` int64 rows in `0 .. size - 1` and draws to their items, in that order."""
         ...
+
+
+@dataclass(frozen=True)
+class StoredTrainSet:
+    """A training set that holds every draw.
+
+    Args:
+        items: draw 0 of all rows, then draw 1 of all rows, and so on.
+        draws: how many there are of each row.
+    """
+
+    items: Split
+    draws: int = 1
+
+    def __post_init__(self) -> None:
+        if self.draws < 1 or len(self.items.x) % self.draws:
+            raise ValueError(
+                f"draws must be a divisor of the number of items {len(self.items.x)}, "
+                f"got {self.draws}"
+            )
+
+    @property
+    def size(self) -> int:
+        return len(self.items.x) // self.draws
+
+    def batch(self, rows: Tensor, draws: Tensor) -> Split:
+        """See `TrainSet.batch`.
+
+        Raises:
+            ValueError: if a row or a draw is out of range.
+        """
+        check_within(rows, draws, self.size, self.draws)
+        return self.items.take(draws * self.size + rows)
+
+
+def check_within(rows: Tensor, draws: Tensor, size: int, limit: int | None) -> None:
+    """Refuses rows and draws that a training set of `size` rows and `limit` draws lacks."""
+    for name, given, end in (("rows", rows, size), ("draws", draws, limit)):
+        if not given.numel():
+            continue
+        low, high = given.min().item(), given.max().item()
+        if low < 0 or (end is not None and high >= end):
+            contract = "at least 0" if end is None else f"between 0 and {end - 1}"
+            raise ValueError(f"{name} must be {contract}, got {low if low < 0 else high}")
 
 
 class Dataset(NamedTuple):

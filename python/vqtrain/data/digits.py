@@ -17,7 +17,8 @@ import torch
 from sklearn.datasets import load_digits
 
 from vqtrain.data.augment import with_warped_copies
-from vqtrain.data.images import ImageDataset, ImageSet
+from vqtrain.data.dataset import Dataset, Split
+from vqtrain.models.tokenizer import Signal
 
 LEVELS = 17
 CLASSES = tuple(str(digit) for digit in range(10))
@@ -38,13 +39,13 @@ def load_split(name: str) -> dict[str, list[int]]:
 
 def load_digits_dataset(
     split: Literal["stratified", "ordered"] = "stratified", warped_copies: int = 0, seed: int = 0
-) -> ImageDataset:
+) -> Dataset:
     """Loads the digits with a committed split.
 
     Args:
         split: which index file.
-        warped_copies: flagged copies of each training image (labels 10 to 19); validation and
-            test stay clean.
+        warped_copies: flagged copies of each training image, its draws from 1 on (labels 10 to
+            19); validation and test stay clean.
         seed: decides the warps.
 
     Returns:
@@ -56,14 +57,18 @@ def load_digits_dataset(
     source = load_digits()
     images = torch.from_numpy(source.images).to(torch.uint8)[:, None]
     labels = torch.from_numpy(source.target).to(torch.int64)
-    everything = ImageSet(images, labels, torch.arange(len(labels)))
+    everything = Split(images, labels, torch.arange(len(labels)))
     parts = {key: everything.take(torch.tensor(rows)) for key, rows in load_split(split).items()}
     train = with_warped_copies(parts["train"], warped_copies, len(CLASSES), LEVELS, seed)
-    return ImageDataset(
+    return Dataset(
         train=train,
         validation=parts["validation"],
         test=parts["test"],
-        levels=LEVELS,
+        signal=Signal(
+            size=tuple(images.shape[2:]),
+            channels=1,
+            levels=LEVELS,
+            num_labels=len(CLASSES) * (2 if warped_copies else 1),
+        ),
         class_names=CLASSES,
-        num_labels=len(CLASSES) * (2 if warped_copies else 1),
     )

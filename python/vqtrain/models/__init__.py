@@ -1,7 +1,20 @@
-"""The tokenizer and the prior, and the likelihood that ties the tokenizer's decoder to pixels."""
+"""Models of signals: tokenizers, which have codes, and the likelihoods of their decoders."""
 
-from vqtrain.models.likelihood import Categorical
-from vqtrain.models.pixelcnn import GatedPixelCNN, PixelCNNConfig
-from vqtrain.models.vqvae import VQVAE, VQVAEConfig, VQVAEOutput
+from vqtrain.models.likelihood import Categorical, Likelihood, NoLikelihoodError
+from vqtrain.models.tokenizer import Codes, Signal, Tokenizer, TokenizerOutput
+from vqtrain.models.vqvae import VQVAE, VQVAEConfig
 
-__all__ = ["VQVAE", "Categorical", "GatedPixelCNN", "PixelCNNConfig", "VQVAEConfig", "VQVAEOutput"]
+TOKENIZERS: dict[str, type[Tokenizer]] = {"vqvae": VQVAE}
+
+__all__ = [
+    "TOKENIZERS",
+    "VQVAE",
+    "Categorical",
+    "Codes",
+    "Likelihood",
+    "NoLikelihoodError",
+    "Signal",
+    "Tokenizer",
+    "TokenizerOutput",
+    "VQVAEConfig",
+]

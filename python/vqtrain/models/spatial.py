@@ -5,13 +5,6 @@ from torch import Tensor, nn
 
 CONV = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
 CONV_TRANSPOSE = {1: nn.ConvTranspose1d, 2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
-DIMENSIONS = tuple(CONV)
-
-
-def check_ndim(ndim: int) -> None:
-    """Refuses what there is no convolution for."""
-    if ndim not in DIMENSIONS:
-        raise ValueError(f"ndim must be 1, 2 or 3, got {ndim}")
 
 
 def over_space(per_item: Tensor, ndim: int) -> Tensor:
@@ -22,3 +15,15 @@ def over_space(per_item: Tensor, ndim: int) -> Tensor:
 def resize(x: Tensor, size: tuple[int, ...]) -> Tensor:
     """`(B, C, *grid)` to `(B, C, *size)` by repeating the nearest value."""
     return x if x.shape[2:] == size else F.interpolate(x, size=size, mode="nearest-exact")
+
+
+def shrunk(size: tuple[int, ...], halvings: int) -> tuple[int, ...]:
+    """The grid that is left of `size` when every axis is halved that often.
+
+    Raises:
+        ValueError: if a length is not a multiple of `2 ** halvings`, or nothing is left.
+    """
+    factor = 2**halvings
+    if any(length < factor or length % factor for length in size):
+        raise ValueError(f"size must have lengths divisible by {factor}, got {size}")
+    return tuple(length // factor for length in size)

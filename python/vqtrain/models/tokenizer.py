@@ -5,22 +5,32 @@ A signal is `(B, C, *size)` integers in `0 .. levels - 1`: grey levels of a pict
 of codes gives a tuple of L integer tensors `(B, *grid)`, top level, the coarsest one, first.
 """
 
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from dataclasses import asdict, dataclass
+from typing import Any, ClassVar, NamedTuple, TypeVar
 
+import torch
 from torch import Tensor, nn
+
+from vqtrain.models.likelihood import Likelihood, NoLikelihoodError
+
+__all__ = [
+    "Codes",
+    "NoLikelihoodError",
+    "Signal",
+    "SignalModel",
+    "Size",
+    "Tokenizer",
+    "TokenizerOutput",
+]
 
 Size = tuple[int, ...]
 Codes = tuple[Tensor, ...]
-
-
-class NoLikelihoodError(RuntimeError):
-    """Bits were asked of a model that defines no probability of its data."""
+Model = TypeVar("Model", bound="SignalModel")
 
 
 @dataclass(frozen=True)
 class Signal:
-    """What a tokenizer is told of its data.
+    """What a model is told of its data.
 
     Args:
         size: lengths of the spatial axes: `(T,)`, `(H, W)` or `(T, H, W)`.
@@ -36,6 +46,10 @@ class Signal:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "size", tuple(self.size))  # JSON gives a list
+        if not 1 <= len(self.size) <= 3:
+            raise ValueError(f"size must have one to three lengths, got {self.size}")
+        if any(length < 1 for length in self.size):
+            raise ValueError(f"size must have positive lengths, got {self.size}")
         if self.channels < 1:
             raise ValueError(f"channels must be at least 1, got {self.channels}")
         if self.levels < 2:
@@ -63,6 +77,55 @@ class Signal:
                 f"x must have shape (B, {', '.join(map(str, expected))}), got {tuple(x.shape)}"
             )
 
+    def scaled(self, x: Tensor, dtype: torch.dtype) -> Tensor:
+        """Checked levels, from `0 .. levels - 1` to [-1, 1]."""
+        self.check(x)
+        return x.to(dtype) * (2 / (self.levels - 1)) - 1
+
+
+class SignalModel(nn.Module):
+    """A configuration and a signal make one of these; so does its description.
+
+    Attributes:
+        config_type: class of `config`.
+        config: sizes.
+        signal: what it is a model of.
+        likelihood: turns decoder outputs into probabilities.
+    """
+
+    config_type: ClassVar[type[Any]]
+    signal: Signal
+    likelihood: Likelihood
+
+    def __init__(self, config: Any, signal: Signal) -> None:
+        super().__init__()
+        self.config, self.signal = config, signal
+
+    def description(self) -> dict[str, Any]:
+        """Everything that rebuilds this module apart from its weights, as JSON types."""
+        return {"config": asdict(self.config), "signal": asdict(self.signal)}
+
+    @classmethod
+    def from_description(cls: type[Model], description: dict[str, Any]) -> Model:
+        """Inverse of `description`, with fresh weights."""
+        return cls(cls.config_type(**description["config"]), Signal(**description["signal"]))
+
+    def measure(self, parameters: Tensor, x: Tensor) -> tuple[Tensor, Tensor | None]:
+        """The reconstruction's share of a loss, per dimension, and `(B,)` nats if there are any.
+
+        Args:
+            parameters: `(B, C * P, *size)` of the likelihood.
+            x: `(B, C, *size)` integer levels.
+        """
+        if not self.likelihood.has_likelihood:
+            return self.likelihood.loss(parameters, x), None
+        nll = self.code_length(parameters, x)
+        return nll.mean() / self.signal.dims, nll
+
+    def code_length(self, parameters: Tensor, x: Tensor) -> Tensor:
+        """`(B,)` nats per item, -log p(x | parameters)."""
+        return -self.likelihood.log_prob(parameters, x).flatten(1).sum(1)
+
 
 class TokenizerOutput(NamedTuple):
     """What a training step needs.
@@ -80,23 +143,27 @@ class TokenizerOutput(NamedTuple):
     scalars: dict[str, Tensor]
 
 
-class Tokenizer(nn.Module):
+class Tokenizer(SignalModel):
     """Base of all tokenizers; see the module's docstring for shapes.
 
     Attributes:
-        signal: what it is a tokenizer of.
-        likelihood: turns decoder outputs into probabilities (`vqtrain.models.likelihood`).
         codebook_sizes: K of each level.
         code_grids: grid of each level.
     """
 
-    signal: Signal
-    likelihood: nn.Module
     codebook_sizes: tuple[int, ...]
     code_grids: tuple[Size, ...]
 
     def forward(self, x: Tensor, labels: Tensor) -> TokenizerOutput:
-        """Encodes, quantizes, decodes and measures; in training the codebooks move."""
+        """Encodes, quantizes, decodes and measures; in training the codebooks move.
+
+        Args:
+            x: `(B, C, *size)` integer levels.
+            labels: `(B,)` int64, ignored unless the decoder is class-conditional.
+
+        Raises:
+            ValueError: if x has another shape than the signal.
+        """
         raise NotImplementedError
 
     def encode(self, x: Tensor) -> Codes:
@@ -113,13 +180,12 @@ class Tokenizer(nn.Module):
         Raises:
             NoLikelihoodError: if the decoder is trained on a squared error.
         """
-        raise NotImplementedError
+        codes = self.encode(x) if codes is None else codes
+        return self.code_length(self.decode(codes, labels), x)
 
-    def description(self) -> dict[str, Any]:
-        """Everything that rebuilds this module apart from its weights, as JSON types."""
-        raise NotImplementedError
-
-    @classmethod
-    def from_description(cls, description: dict[str, Any]) -> "Tokenizer":
-        """Inverse of `description`, with fresh weights."""
-        raise NotImplementedError
+    def check_codes(self, codes: Codes) -> None:
+        """Refuses codes of other grids, and a tensor where a tuple of them is meant."""
+        grids = None if isinstance(codes, Tensor) else tuple(tuple(c.shape[1:]) for c in codes)
+        if grids != self.code_grids:
+            got = f"a tensor {tuple(codes.shape)}" if isinstance(codes, Tensor) else f"{grids}"
+            raise ValueError(f"codes must be a tuple with grids {self.code_grids}, got {got}")

@@ -6,15 +6,19 @@ codes of all levels above it, and samples are drawn ancestrally, top level first
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vqtrain.models.tokenizer import Codes, Size
-from vqtrain.priors.sampling import Sampler, draw
+from vqtrain.priors.sampling import Sampler, draw, guided
+
+Known = tuple[Tensor, Tensor]
+P = TypeVar("P", bound="Prior")
 
 
 @dataclass(frozen=True)
@@ -65,13 +69,21 @@ class CodeSpace:
 class Prior(nn.Module):
     """Base of all priors.
 
-    A subclass sets `config` (a dataclass with `label_dropout`), and defines `forward`,
-    `init_cache` and `step`; the masked prior replaces `loss`, `nll` and `generate`.
+    A subclass names `config_type`, a dataclass with `label_dropout`, calls this constructor, and
+    defines `forward`, `init_cache` and `step`; the masked prior replaces `loss`, `nll` and
+    `generate`.
+
+    Args:
+        config: of the class's `config_type`.
+        space: the grid it models, and what it is told.
     """
 
     exact_likelihood: ClassVar[bool] = True
-    config: Any
-    space: CodeSpace
+    config_type: ClassVar[type]
+
+    def __init__(self, config: Any, space: CodeSpace) -> None:
+        super().__init__()
+        self.config, self.space = config, space
 
     def forward(self, codes: Tensor, labels: Tensor, upper: Codes = ()) -> Tensor:
         """Logits `(B, K, *grid)` of every position given all earlier ones."""
@@ -107,6 +119,15 @@ class Prior(nn.Module):
         """
         raise NotImplementedError
 
+    def logits_at(
+        self, codes: Tensor, labels: Tensor, upper: Codes = (), *, position: int
+    ) -> Tensor:
+        """Logits `(B, K)` of one position by the plain forward, what `step` must agree with.
+
+        A subclass leaves out what cannot matter, such as rows after the position.
+        """
+        return self(codes, labels, upper).flatten(2)[:, :, position]
+
     @torch.no_grad()
     def generate(
         self,
@@ -114,16 +135,91 @@ class Prior(nn.Module):
         generator: torch.Generator,
         sampler: Sampler = Sampler(),  # noqa: B008 (frozen)
         upper: Codes = (),
+        known: Known | None = None,
+        cached: bool = False,
     ) -> Tensor:
-        """Ancestral sampling in raster order: `(B, *grid)` int64 codes on the labels' device."""
-        shape = (len(labels), self.space.positions)
-        uniforms = torch.rand(shape, generator=generator, dtype=torch.float64).to(labels.device)
-        cache, code = self.init_cache(labels, upper), None
-        codes = []
+        """Ancestral sampling in raster order.
+
+        Every code is drawn by inverse CDF from a uniform number that belongs to its item and
+        position, all drawn beforehand, so cached and naive sampling consume the same numbers. The
+        loop never waits for the device and works in buffers of fixed size and place.
+
+        Args:
+            labels: `(B,)` int64, on the model's device.
+            generator: CPU generator.
+            sampler: how codes are drawn from logits.
+            upper: codes of the levels above, top first.
+            known: `(codes, mask)`, `(B, *grid)` int64 and `(*grid)` bool: where the mask is True
+                the codes are kept, and only what comes after them in raster order is told.
+            cached: False recomputes the forward at every position: slow, and the reference.
+
+        Returns:
+            `(B, *grid)` int64 codes on the labels' device.
+
+        Raises:
+            RuntimeError: if the model is in training mode, whose dropout would be sampled.
+            ValueError: if guidance is asked of a prior without label dropout, or a shape is wrong.
+        """
+        self._check_generate(labels, sampler, upper, known)
+        count, device = len(labels), labels.device
+        shape = (count, self.space.positions)
+        uniforms = torch.rand(shape, generator=generator, dtype=torch.float64).to(device).unbind(1)
+        kept, is_kept = self._kept(known)
+        copies = 1
+        if sampler.guidance != 1:  # the same grids twice: told the label, and told nothing
+            copies = 2
+            labels = torch.cat([labels, torch.full_like(labels, self.space.null_label)])
+            upper = tuple(torch.cat([codes, codes]) for codes in upper)
+        codes = torch.zeros((copies, *shape), dtype=torch.int64, device=device)
+        grids = codes.view(-1, *self.space.grid)
+        columns = codes.flatten(0, 1).unbind(1)
+        cache = self.init_cache(labels, upper) if cached else None
         for position in range(self.space.positions):
-            code = draw(self.step(cache, code, position), uniforms[:, position], sampler)
-            codes.append(code)
-        return torch.stack(codes, dim=1).unflatten(1, self.space.grid)
+            if cached:
+                code = columns[position - 1] if position else None
+                logits = self.step(cache, code, position)
+            else:
+                logits = self.logits_at(grids, labels, upper, position=position)
+            if is_kept[position]:
+                codes[..., position] = kept[position]
+                continue
+            if copies == 2:
+                conditional, null = logits.chunk(2)
+                logits = guided(conditional, null, sampler.guidance)
+            codes[..., position] = draw(logits, uniforms[position], sampler)
+        return grids[:count]
+
+    def _check_generate(
+        self, labels: Tensor, sampler: Sampler, upper: Codes, known: Known | None
+    ) -> None:
+        """Refuses what `generate` cannot do, before any number is drawn."""
+        if self.training:
+            raise RuntimeError("generate must be called in eval mode: call eval() first")
+        if sampler.guidance != 1 and not self.config.label_dropout:
+            raise ValueError(
+                "guidance must be 1 for a prior trained without label dropout, "
+                f"got {sampler.guidance}"
+            )
+        if known is not None:
+            codes, mask = known
+            if tuple(mask.shape) != self.space.grid or len(codes) != len(labels):
+                raise ValueError(
+                    f"known must have {len(labels)} grids and a mask of shape {self.space.grid}, "
+                    f"got shapes {tuple(codes.shape)} and {tuple(mask.shape)}"
+                )
+            self.space.check(codes, upper)
+
+    def _kept(self, known: Known | None) -> tuple[Sequence[Tensor], list[bool]]:
+        """Known codes `(B,)` by position, and whether a position is known."""
+        if known is None:
+            return (), [False] * self.space.positions
+        codes, mask = known
+        return codes.flatten(1).unbind(1), mask.flatten().tolist()
+
+    @classmethod
+    def from_description(cls: type[P], description: dict[str, Any]) -> P:
+        """Inverse of `description`, with fresh weights."""
+        return cls(cls.config_type(**description["config"]), CodeSpace(**description["space"]))
 
     def description(self) -> dict[str, Any]:
         """Everything that rebuilds this module apart from its weights, as JSON types."""

@@ -44,7 +44,7 @@ def fit(
     accelerator: Accelerator,
     folder: Path,
     *,
-    step_loss: Callable[[Model], tuple[Tensor, dict[str, Tensor]]],
+    step_loss: Callable[[Model, int], tuple[Tensor, dict[str, Tensor]]],
     validate: Callable[[Model], float],
     facts: dict[str, Any],
 ) -> Fit:
@@ -55,7 +55,7 @@ def fit(
         config: steps, schedule, validation.
         accelerator: decides the device.
         folder: gets the checkpoint and `log.jsonl` (one line per validation).
-        step_loss: draws a batch and returns the loss and further scalars to log, as 0-d tensors.
+        step_loss: loss of a step, counted from 0, and further scalars to log, as 0-d tensors.
         validate: value to minimise, of a model in eval mode and without gradients.
         facts: kept in the checkpoint, beside step and validation value.
 
@@ -79,7 +79,7 @@ def fit(
     ):
         for step in steps:
             model.train()
-            loss, scalars = step_loss(model)
+            loss, scalars = step_loss(model, step - 1)
             accelerator.backward(loss)
             accelerator.clip_grad_norm_(model.parameters(), config.clip_norm)
             optimizer.step()

@@ -1,0 +1,172 @@
+"""A table of runs: one preset, several rows of changed fields, several seeds, one page.
+
+    vqk run digits-table --jobs 2
+    vqk run digits-table --rows pixels --seeds 0 --set prior.steps=50
+
+A table is a YAML file in `presets/tables`: `base` (a preset), `seeds`, and `rows`, each with a name
+and the fields it sets. Every row and seed is a run of its own, `OUT/ROW/seed-N`, made by
+`vqk run` in a process of its own, and is continued where it was interrupted. OUT/table.json holds
+mean, standard error and every value of each number, OUT/table.html shows them.
+"""
+
+import argparse
+import json
+import math
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from importlib import resources
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any, NamedTuple
+
+import yaml
+
+from vqtrain.files import read_json, write_json
+
+SCHEMA = 1
+
+
+class Row(NamedTuple):
+    """One row: a name, and the fields in which it differs from the base preset."""
+
+    name: str
+    fields: dict[str, Any]
+
+
+class Table(NamedTuple):
+    """What a table file says."""
+
+    title: str
+    base: str
+    seeds: tuple[int, ...]
+    rows: tuple[Row, ...]
+
+
+def tables() -> list[str]:
+    """Names of the tables that come with the package."""
+    return sorted(f.name.removesuffix(".yaml") for f in _folder().iterdir())
+
+
+def load_table(name: str) -> Table:
+    """Reads a table that comes with the package."""
+    content = yaml.safe_load((_folder() / f"{name}.yaml").read_text())
+    rows = tuple(Row(row["name"], row.get("set") or {}) for row in content["rows"])
+    return Table(content["title"], content["base"], tuple(content["seeds"]), rows)
+
+
+def run_table(
+    table: Table, out: Path, jobs: int = 1, fields: Sequence[str] = ()
+) -> dict[str, Any]:
+    """Makes every run of a table that is not there yet, and `table.json`.
+
+    Args:
+        table: rows and seeds.
+        out: folder of the table.
+        jobs: runs at a time, each with the threads that the base preset names.
+        fields: `section.field=value`, set in every row.
+
+    Returns:
+        The content of `table.json`.
+
+    Raises:
+        RuntimeError: if a run fails; the others go on first. Its log is `run.log` in its folder.
+    """
+    work = [(row, seed) for row in table.rows for seed in table.seeds]
+    printing = threading.Lock()
+
+    def make(row: Row, seed: int) -> bool:
+        folder = _run_folder(out, row, seed)
+        folder.mkdir(parents=True, exist_ok=True)
+        arguments = {**row.fields, **dict(field.split("=", 1) for field in fields)}
+        command = [sys.executable, "-m", "vqtrain", "run", table.base, "--out", str(folder)]
+        command += ["--seed", str(seed)]
+        for key, value in arguments.items():
+            command += [f"--{key}", value if isinstance(value, str) else json.dumps(value)]
+        with open(folder / "run.log", "a") as log:
+            done = subprocess.run(command, stdout=log, stderr=subprocess.STDOUT, check=False)
+        with printing:
+            print(f"[{row.name}, seed {seed}] {'done' if done.returncode == 0 else 'FAILED'}")
+            sys.stdout.flush()
+        return done.returncode == 0
+
+    with ThreadPoolExecutor(jobs) as pool:
+        worked = list(pool.map(lambda item: make(*item), work))
+    failed = [item for item, good in zip(work, worked, strict=True) if not good]
+    if failed:
+        logs = ", ".join(str(_run_folder(out, *item) / "run.log") for item in failed)
+        raise RuntimeError(f"every run of the table must succeed, got failures: see {logs}")
+    return collect(table, out)
+
+
+def collect(table: Table, out: Path) -> dict[str, Any]:
+    """Gathers the metrics of all runs into `table.json`."""
+    rows = []
+    for row in table.rows:
+        runs = [
+            read_json(_run_folder(out, row, seed) / "metrics.json", made_by="vqk run")
+            for seed in table.seeds
+        ]
+        numbers = {
+            key: summary([run[key] for run in runs])
+            for key, value in runs[0].items()
+            if _is_number(value) and all(_is_number(run.get(key)) for run in runs)
+        }
+        rows.append({"name": row.name, "set": row.fields, "numbers": numbers})
+    content = {
+        "schema": SCHEMA,
+        "title": table.title,
+        "base": table.base,
+        "seeds": list(table.seeds),
+        "rows": rows,
+    }
+    write_json(out / "table.json", content)
+    return content
+
+
+def summary(values: list[float]) -> dict[str, Any]:
+    """Mean over the seeds, its standard error (None for one seed) and the values."""
+    error = stdev(values) / math.sqrt(len(values)) if len(values) > 1 else None
+    return {"mean": mean(values), "standard_error": error, "values": values}
+
+
+def _run_folder(out: Path, row: Row, seed: int) -> Path:
+    return out / row.name / f"seed-{seed}"
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _folder() -> Any:
+    return resources.files("vqtrain") / "presets" / "tables"
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Runs a table from the command line."""
+    parser = argparse.ArgumentParser(prog="vqk run", description="Make a table of runs.")
+    parser.add_argument("table", choices=tables())
+    parser.add_argument("--out", type=Path, help="folder; default runs/TABLE")
+    parser.add_argument("--jobs", type=int, default=max(1, len(os.sched_getaffinity(0)) // 2))
+    parser.add_argument("--rows", nargs="+", help="only these rows")
+    parser.add_argument("--seeds", nargs="+", type=int, help="instead of the table's own")
+    parser.add_argument("--set", nargs="+", default=[], help="section.field=value for every row")
+    arguments = parser.parse_args(argv)
+    table = load_table(arguments.table)
+    if arguments.rows:
+        known = [row.name for row in table.rows]
+        for name in arguments.rows:
+            if name not in known:
+                parser.error(f"--rows must be among {', '.join(known)}, got {name!r}")
+        table = table._replace(rows=tuple(r for r in table.rows if r.name in arguments.rows))
+    if arguments.seeds:
+        table = table._replace(seeds=tuple(arguments.seeds))
+    out = arguments.out or Path("runs", arguments.table)
+    run_table(table, out, arguments.jobs, arguments.set)
+
+
+if __name__ == "__main__":
+    main()
