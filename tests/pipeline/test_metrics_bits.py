@@ -12,7 +12,8 @@ from vqtrain.metrics.coders import unigram, zstd_bits
 from vqtrain.metrics.conditioning import conditioning
 from vqtrain.metrics.ledger import ledger
 from vqtrain.metrics.usage import code_usage
-from vqtrain.models.tokenizer import Codes, NoLikelihoodError, Signal, Tokenizer
+from vqtrain.models.likelihood import Categorical
+from vqtrain.models.tokenizer import Codes, Signal, Tokenizer
 from vqtrain.priors.prior import CodeSpace, Prior
 
 LEVELS, CLASSES = 5, 3
@@ -25,14 +26,13 @@ class TwoLevels(Tokenizer):
         nn.Module.__init__(self)
         self.signal = Signal((2, 2), channels=1, levels=LEVELS, num_labels=CLASSES)
         self.codebook_sizes, self.code_grids = (2, 4), ((1,), (2, 2))
-        self.has_likelihood = likelihood
+        self.likelihood = Categorical(LEVELS)
+        self.likelihood.has_likelihood = likelihood  # type: ignore[misc]
 
     def encode(self, x: Tensor) -> Codes:
         return x.flatten(1)[:, :1].long() % 2, x[:, 0].long() % 4
 
     def nll(self, x: Tensor, labels: Tensor, codes: Codes | None = None) -> Tensor:
-        if not self.has_likelihood:
-            raise NoLikelihoodError
         return x.flatten(1).float().sum(1)
 
 
@@ -40,8 +40,8 @@ class Table(Prior):
     """Independent codes: class y gives code y the probability `sharp`, others share the rest."""
 
     def __init__(self, space: CodeSpace, sharp: float) -> None:
-        super().__init__()
-        self.space, k = space, space.num_embeddings
+        super().__init__(None, space)
+        k = space.num_embeddings
         table = torch.full((CLASSES, k), (1 - sharp) / (k - 1))
         table[torch.arange(CLASSES), torch.arange(CLASSES) % k] = sharp
         self.dropout = nn.Dropout(0.5)
@@ -56,15 +56,15 @@ class Table(Prior):
 
 
 class Masked(Table):
-    """A prior without a likelihood, whose loss is what the masks left."""
+    """A prior without a likelihood, whose masked codes cost as many nats as the label says."""
 
     exact_likelihood = False
 
     def nll(self, *_: Any) -> Tensor:
         raise AssertionError("nobody may ask a masked prior for a likelihood")
 
-    def loss(self, codes: Tensor, labels: Tensor, upper: Codes = ()) -> Tensor:
-        return labels.double().mean()
+    def validation_loss(self, codes: Tensor, labels: Tensor, upper: Codes = ()) -> Tensor:
+        return labels.double()
 
 
 def items(n: int = 9) -> Split:

@@ -6,21 +6,11 @@ import pytest
 import torch
 from skimage.metrics import structural_similarity
 
-from vqtrain.data.dataset import Dataset, Split
+from vqtrain.data.dataset import Dataset, Split, StoredTrainSet
 from vqtrain.metrics.fidelity import fidelity
 from vqtrain.metrics.ladder import ladder, unfit
 from vqtrain.metrics.patches import patch_codebook, through_patches
 from vqtrain.models.tokenizer import Signal
-
-
-class Fixed:
-    """Training items without further draws."""
-
-    def __init__(self, items: Split) -> None:
-        self.items, self.size, self.draws = items, len(items.labels), 1
-
-    def batch(self, rows: torch.Tensor, draws: torch.Tensor) -> Split:
-        return self.items.take(rows)
 
 
 def noisy(*size: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -71,15 +61,16 @@ def test_patch_codes_find_the_patches_that_a_picture_is_made_of() -> None:
     stamps = torch.randint(256, (5, 3 * 16), generator=generator).float()
     chosen = torch.randint(5, (8, 8, 8), generator=generator)
     pictures = torch.nn.functional.pixel_shuffle(stamps[chosen].movedim(-1, 1), 4)
-    codebook = patch_codebook(pictures, 4, 24)
-    assert torch.allclose(through_patches(pictures, codebook, 4), pictures, atol=1e-3)
+    found = through_patches(pictures, pictures, [4], [24])
+    assert torch.allclose(found, pictures, atol=1e-3)
     # Fewer codes than patches: a mean patch cannot be right, and more of them are closer.
     noise = torch.rand(8, 3, 32, 32, generator=generator) * 255
     errors = [
-        (through_patches(noise, patch_codebook(noise, 4, k), 4) - noise).square().mean()
-        for k in (4, 64)
+        (through_patches(noise, noise, sides, sizes) - noise).square().mean()
+        for sides, sizes in (([4], [4]), ([4], [64]), ([4, 2], [64, 64]))
     ]
     assert errors[1] < 0.9 * errors[0]
+    assert errors[2] < 0.8 * errors[1]  # the second level codes what the first one left
     with pytest.raises(ValueError, match="at least 600 patches, one per code, got 512"):
         patch_codebook(noise, 4, 600)
 
@@ -91,7 +82,7 @@ def test_the_ladder_finds_what_each_rung_can_see() -> None:
     pixels = torch.stack((noise // 2 * 3, noise // 2 * 3, labels, labels), dim=1)
     items = Split(pixels.view(n, 1, 2, 2).to(torch.uint8), labels, torch.arange(n))
     signal = Signal((2, 2), channels=1, levels=4, num_labels=3)
-    rungs = ladder(Dataset(Fixed(items), items, items, signal, tuple("abc")))
+    rungs = ladder(Dataset(StoredTrainSet(items), items, items, signal, tuple("abc")))
     close = {"abs": 0.04}
     assert rungs["uniform"] == 2
     assert rungs["independent"] == pytest.approx((1 + 1 + 2 * math.log2(3)) / 4, **close)

@@ -5,8 +5,8 @@ import torch
 from torch import Tensor, nn
 from torchmetrics.image.fid import FrechetInceptionDistance
 
-from vqtrain.data import digits
 from vqtrain.data.dataset import Dataset
+from vqtrain.data.digits import load_digits_dataset
 from vqtrain.metrics.classify import score_samples
 from vqtrain.metrics.distances import distances, frechet, kernel, most_features
 from vqtrain.metrics.features import classifier_features, principal_components
@@ -15,7 +15,7 @@ from vqtrain.metrics.neighbours import QUANTILES, neighbours
 
 @pytest.fixture(scope="module")
 def dataset() -> Dataset:
-    return digits.load()
+    return load_digits_dataset()
 
 
 def normal(n: int, d: int, seed: int) -> Tensor:

@@ -100,7 +100,7 @@ def distances(samples: Tensor, real: Tensor, seed: int = 0) -> Distances:
 
 def frechet(a: Tensor, b: Tensor) -> float:
     """Frechet distance of the Gaussians that fit `(n, d)` and `(m, d)` float64 features."""
-    s1, s2 = torch.cov(a.T).atleast_2d(), torch.cov(b.T).atleast_2d()
+    s1, s2 = (torch.atleast_2d(torch.cov(features.T)) for features in (a, b))
     # The eigenvalues of a product of covariances are real and not negative but for rounding.
     root = torch.linalg.eigvals(s1 @ s2).real.clamp(min=0).sqrt().sum()
     mean = (a.mean(0) - b.mean(0)).square().sum()

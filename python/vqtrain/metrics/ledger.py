@@ -22,12 +22,11 @@ from torch import Tensor
 from vqtrain.data.dataset import Split
 from vqtrain.metrics.coders import uniform_bits, zstd_bits
 from vqtrain.metrics.estimate import estimate
-from vqtrain.models.tokenizer import Codes, NoLikelihoodError, Size, Tokenizer
+from vqtrain.models.tokenizer import Codes, Size, Tokenizer
 from vqtrain.priors.prior import Prior
 
 BITS = 1 / math.log(2)  # nats to bits
 BATCH = 256
-MASKS = 8  # draws of the mask that a masked prior's loss is averaged over
 
 
 @dataclass(frozen=True)
@@ -39,7 +38,7 @@ class LevelLedger:
         grid: lengths of its axes.
         prior_bpd: bits of the prior, per dimension of the signal.
         prior_bits_per_code: the same per code.
-        masked_bits_per_code: cross-entropy of masked codes given the visible ones, averaged over
+        masked_bits_per_code: cross-entropy of masked codes given the visible ones, under fixed
             masks; no code length, and None for priors that have one.
         unigram_bpd: bits under the code frequencies of the training items.
         uniform_bpd: bits at log2 K each.
@@ -148,13 +147,12 @@ def ledger(
 
 def reconstruction_nats(tokenizer: Tokenizer, items: Split, codes: Codes) -> Tensor | None:
     """`(N,)` -log p(x | z, y) of each item; None without a likelihood."""
-    try:
-        parts = [
-            tokenizer.nll(items.x[rows], items.labels[rows], _rows(codes, rows))
-            for rows in torch.arange(len(items.labels)).split(BATCH)
-        ]
-    except NoLikelihoodError:
+    if not tokenizer.likelihood.has_likelihood:
         return None
+    parts = [
+        tokenizer.nll(items.x[rows], items.labels[rows], _rows(codes, rows))
+        for rows in torch.arange(len(items.labels)).split(BATCH)
+    ]
     return torch.cat(parts)
 
 
@@ -173,20 +171,16 @@ def prior_nats(priors: Sequence[Prior], codes: Codes, labels: Tensor) -> list[Te
     ]
 
 
-def masked_bits(prior: Prior, codes: Tensor, labels: Tensor, upper: Codes) -> float:
-    """Bits per masked code of a masked prior, over masks drawn from its training schedule."""
-    batches = torch.arange(len(labels)).repeat(MASKS).split(BATCH)
-    weighted = [
-        prior.loss(codes[rows].long(), labels[rows], _rows(upper, rows)).item() * len(rows)
-        for rows in batches
-    ]
-    return sum(weighted) / (MASKS * len(labels)) * BITS
-
-
 def _masked(priors: Sequence[Prior], level: int, codes: Codes, labels: Tensor) -> float | None:
     if not priors or priors[level].exact_likelihood:
         return None
-    return masked_bits(priors[level], codes[level], labels, codes[:level])
+    losses = [
+        priors[level].validation_loss(
+            codes[level][rows].long(), labels[rows], _rows(codes[:level], rows)
+        )
+        for rows in torch.arange(len(labels)).split(BATCH)
+    ]
+    return torch.cat(losses).double().mean().item() * BITS
 
 
 def _level(
