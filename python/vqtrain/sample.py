@@ -2,9 +2,10 @@
 
     vqk sample runs/digits --sample.per_class 20
 
-Reads RUN/tokenizer and RUN/prior-0, RUN/prior-1 and so on. Writes RUN/samples/samples.safetensors (codes, labels, decoder
-means, pixels drawn from the decoder), RUN/samples/samples.json (how they were made) and
-RUN/samples.png. Nothing is selected: the sheet shows the first ones of each class.
+Reads RUN/tokenizer and RUN/prior-0, RUN/prior-1 and so on. Writes
+RUN/samples/samples.safetensors (codes, labels, decoder means, pixels drawn from the decoder),
+RUN/samples/samples.json (how they were made) and RUN/samples.png.
+Nothing is selected: the sheet shows the first ones of each class.
 """
 
 import sys
@@ -18,11 +19,11 @@ from torch import Tensor
 
 from vqtrain import checkpoint, pictures
 from vqtrain.config import RunConfig, parse
-from vqtrain.files import read_json, sha256, write_atomic, write_json
-from vqtrain.runtime import stage, start
-from vqtrain.priors.sampling import Sampler
-from vqtrain.train_prior import load_priors
 from vqtrain.data import load_dataset
+from vqtrain.files import read_json, sha256, write_atomic, write_json
+from vqtrain.priors.sampling import Sampler
+from vqtrain.runtime import stage, start
+from vqtrain.train_prior import load_priors
 from vqtrain.train_tokenizer import load_tokenizer
 
 
@@ -36,9 +37,7 @@ def sample(config: RunConfig, run: Path) -> None:
         tokenizer.to(device)
         priors = [
             prior.to(device)
-            for prior in load_priors(
-                config, run, header["fingerprint"], len(tokenizer.code_grids)
-            )
+            for prior in load_priors(config, run, header["fingerprint"], len(tokenizer.code_grids))
         ]
         labels = torch.arange(len(class_names), device=device)
         labels = labels.repeat_interleave(config.sample.per_class)

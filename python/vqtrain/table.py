@@ -3,8 +3,8 @@
     vqk run digits-table --jobs 2
     vqk run digits-table --rows pixels --seeds 0 --set prior.steps=50
 
-A table is a YAML file in `presets/tables`: `base` (a preset), `seeds`, and `rows`, each with a name
-and the fields it sets. Every row and seed is a run of its own, `OUT/ROW/seed-N`, made by
+A table is a YAML file in `presets/tables`: `base` (a preset), `seeds`, and `rows`, each with a
+name and the fields it sets. Every row and seed is a run of its own, `OUT/ROW/seed-N`, made by
 `vqk run` in a process of its own, and is continued where it was interrupted. OUT/table.json holds
 mean, standard error and every value of each number, OUT/table.html shows them.
 """

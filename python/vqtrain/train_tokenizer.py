@@ -8,7 +8,6 @@ reconstruction bits on the validation images is kept.
 """
 
 import sys
-from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -17,12 +16,11 @@ from torch import Tensor
 
 from vqtrain import checkpoint
 from vqtrain.config import RunConfig, parse, save
-from vqtrain.data import load_dataset
-from vqtrain.data.dataset import Dataset
+from vqtrain.data import Dataset, load_dataset, provenance
 from vqtrain.fit import fit
 from vqtrain.fit.order import Order
 from vqtrain.metrics.ledger import BITS
-from vqtrain.models import TOKENIZERS, Identity
+from vqtrain.models import TOKENIZERS
 from vqtrain.models.tokenizer import Signal, Tokenizer
 from vqtrain.runtime import stage, start
 
@@ -34,11 +32,7 @@ def train_tokenizer(config: RunConfig, run: Path) -> None:
         save(config, run)
         dataset = load_dataset(config.data, config.seed)
         model = make_tokenizer(config, dataset.signal)
-        facts = {"data": provenance(config)}
-        if isinstance(model, Identity):
-            checkpoint.save(run / "tokenizer", model, {**facts, "step": 0})
-            note["result"] = "nothing to train: codes are the levels themselves"
-            return
+        facts = {"data": provenance(config.data, config.seed)}
         result = fit(
             model,
             config.tokenizer,
@@ -54,8 +48,6 @@ def train_tokenizer(config: RunConfig, run: Path) -> None:
 def make_tokenizer(config: RunConfig, signal: Signal) -> Tokenizer:
     """The untrained tokenizer that the configuration names."""
     kind = config.tokenizer.kind
-    if kind == "identity":
-        return Identity(signal)
     return TOKENIZERS[kind](getattr(config.tokenizer, kind), signal)
 
 
@@ -90,11 +82,6 @@ def _validate(dataset: Dataset, device: torch.device) -> Any:
     return validate
 
 
-def provenance(config: RunConfig) -> dict[str, Any]:
-    """What a model was trained on, kept with it."""
-    return {**asdict(config.data), "seed": config.seed}
-
-
 def load_tokenizer(config: RunConfig, run: Path) -> tuple[Tokenizer, dict[str, Any]]:
     """Loads the run's tokenizer, for the stages after this one.
 
@@ -106,10 +93,10 @@ def load_tokenizer(config: RunConfig, run: Path) -> tuple[Tokenizer, dict[str, A
     model, header = checkpoint.load(
         run / "tokenizer", TOKENIZERS[config.tokenizer.kind], made_by=f"vqk train tokenizer {run}"
     )
-    if header["facts"]["data"] != provenance(config):
+    asked = provenance(config.data, config.seed)
+    if header["facts"]["data"] != asked:
         raise ValueError(
-            f"data and seed must be those of the tokenizer, {header['facts']['data']}, "
-            f"got {provenance(config)}"
+            f"data and seed must be those of the tokenizer, {header['facts']['data']}, got {asked}"
         )
     return model, header
 

@@ -53,9 +53,9 @@ def test_a_run_leaves_every_artifact(finished: Path) -> None:
     expected = {
         *("config.yaml", "stages.json", "metrics.json", "report.html"),
         *(f"{name}.png" for name in PICTURES),
-        *(f"codes/{name}.safetensors" for name in ("train", "validation", "test")),
-        *(f"{m}/{f}" for m in ("tokenizer", "prior") for f in ("checkpoint.json", "log.jsonl")),
-        *(f"{m}/model.safetensors" for m in ("tokenizer", "prior")),
+        *(f"codes/{name}-00000.safetensors" for name in ("train", "validation", "test")),
+        *(f"{m}/{f}" for m in ("tokenizer", "prior-0") for f in ("checkpoint.json", "log.jsonl")),
+        *(f"{m}/model.safetensors" for m in ("tokenizer", "prior-0")),
         *("codes/manifest.json", "samples/samples.safetensors", "samples/samples.json"),
     }
     found = {str(p.relative_to(finished)) for p in finished.rglob("*") if p.is_file()}

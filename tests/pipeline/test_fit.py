@@ -13,13 +13,14 @@ from vqtrain import checkpoint
 from vqtrain.config import FitConfig
 from vqtrain.files import write_atomic, write_json
 from vqtrain.fit import Fit, fit
-from vqtrain.models import VQVAE, GatedPixelCNN, PixelCNNConfig
+from vqtrain.models import VQVAE
+from vqtrain.priors import CodeSpace, GatedPixelCNN, PixelCNNConfig
 
 
 def make() -> GatedPixelCNN:
     torch.manual_seed(0)
     config = PixelCNNConfig(width=4, layers=2, dropout=0.1)
-    return GatedPixelCNN(config, num_embeddings=4, num_labels=2)
+    return GatedPixelCNN(config, CodeSpace(4, (2, 2), 2))
 
 
 def run(folder: Path, values: list[float] | None = None, **config: float) -> Fit:
@@ -130,7 +131,7 @@ def test_a_checkpoint_rebuilds_the_model_bit_for_bit(tmp_path: Path) -> None:
     model = make().eval()
     checkpoint.save(tmp_path, model, {"step": 3})
     back, header = checkpoint.load(tmp_path, GatedPixelCNN, made_by="x")
-    codes, labels = torch.randint(4, (2, 3, 5)), torch.tensor([0, 1])
+    codes, labels = torch.randint(4, (2, 2, 2)), torch.tensor([0, 1])
     assert torch.equal(back(codes, labels), model(codes, labels))
     assert header["fingerprint"] == checkpoint.fingerprint(model) == checkpoint.fingerprint(back)
     assert json.loads((tmp_path / "checkpoint.json").read_text()) == header

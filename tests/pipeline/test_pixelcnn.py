@@ -1,72 +1,50 @@
 """The gated PixelCNN: causal, without a blind spot, normalised, and sampled from what it says."""
 
 import itertools
-import math
 
 import pytest
 import torch
+from pipeline import priors_contract as contract
+from pipeline.priors_contract import LABELS, SAMPLERS, SPACES, K
 from torch import Tensor
 
 from vqtrain.priors import CodeSpace, GatedPixelCNN, PixelCNNConfig, Sampler
 
-GRIDS = [(6,), (4, 4), (3, 7), (6, 2), (1, 5), (2, 3, 4), (3, 2, 2)]
-K, LABELS = 5, 3
 
-
-def make(grid: tuple[int, ...], num_embeddings: int = K) -> GatedPixelCNN:
+def make(space: CodeSpace) -> GatedPixelCNN:
     """A float64 model whose receptive field covers the grid: first reach 2, one more per layer."""
     torch.manual_seed(0)
-    config = PixelCNNConfig(width=8, layers=max(grid), first_kernel=5, kernel=3, dropout=0.5)
-    model = GatedPixelCNN(config, CodeSpace(num_embeddings, grid, LABELS))
-    return model.double().eval()
+    config = PixelCNNConfig(width=8, layers=max(space.grid), dropout=0.5, label_dropout=0.1)
+    return GatedPixelCNN(config, space).double().eval()
 
 
-def changed_positions(model: GatedPixelCNN, codes: Tensor, labels: Tensor, t: int) -> Tensor:
-    """Which logits move, in raster order, when code t is replaced by each other value in turn."""
-    before = model(codes, labels).flatten(2)
-    moved = torch.zeros(before.shape[2], dtype=torch.bool)
-    for shift in range(1, K):
-        other = codes.flatten(1).clone()
-        other[:, t] = (other[:, t] + shift) % K
-        after = model(other.view_as(codes), labels).flatten(2)
-        moved |= (after != before).any(1).any(0)
-    return moved
+@pytest.mark.parametrize("space", SPACES.values(), ids=SPACES)
+class TestContract:
+    def test_a_code_moves_every_later_logit_and_no_other(self, space: CodeSpace) -> None:
+        contract.check_order(make(space))
+
+    def test_label_and_levels_above_move_every_logit(self, space: CodeSpace) -> None:
+        contract.check_told(make(space))
+
+    @pytest.mark.parametrize("sampler", SAMPLERS.values(), ids=SAMPLERS)
+    def test_cached_codes_are_the_naive_ones(self, space: CodeSpace, sampler: Sampler) -> None:
+        contract.check_cached_equals_naive(make(space), sampler)
+
+    def test_steps_equal_the_forward(self, space: CodeSpace) -> None:
+        contract.check_steps_equal_forward(make(space))
+
+    def test_sampling_never_waits_for_the_device(self, space: CodeSpace) -> None:
+        contract.check_no_host_sync(make(space))
 
 
-@pytest.mark.parametrize("grid", GRIDS)
-@torch.no_grad()
-def test_a_code_moves_every_later_logit_and_no_logit_at_or_before_it(
-    grid: tuple[int, ...],
-) -> None:
-    model = make(grid)
-    codes, labels = torch.randint(K, (2, *grid)), torch.tensor([0, 2])
-    positions = math.prod(grid)
-    for t in range(positions):
-        expected = torch.arange(positions) > t  # equality: no leak, and no blind spot either
-        assert torch.equal(changed_positions(model, codes, labels, t), expected), f"code {t}"
-
-
-@torch.no_grad()
-def test_the_label_moves_every_logit() -> None:
-    model = make((4, 4))
-    codes = torch.randint(K, (1, 4, 4))
-    difference = model(codes, torch.tensor([0])) - model(codes, torch.tensor([1]))
-    assert bool((difference.abs().amax(1) > 1e-6).all())
-
-
-@torch.no_grad()
-def test_probabilities_of_all_grids_sum_to_one() -> None:
-    model = make((2, 2), num_embeddings=3)
-    grids = torch.tensor(list(itertools.product(range(3), repeat=4))).view(-1, 2, 2)
-    for label in range(LABELS):
-        labels = torch.full((len(grids),), label)
-        total = (-model.nll(grids, labels)).exp().sum().item()
-        assert total == pytest.approx(1, abs=1e-12)
+@pytest.mark.parametrize("grid", [(4,), (2, 2), (2, 1, 2)])
+def test_probabilities_of_all_grids_sum_to_one(grid: tuple[int, ...]) -> None:
+    contract.check_likelihood(make(CodeSpace(3, grid, 2)))
 
 
 @torch.no_grad()
 def test_nll_is_the_sum_of_conditional_code_lengths_in_nats() -> None:
-    model = make((3, 2))
+    model = make(CodeSpace(K, (3, 2), LABELS))
     codes, labels = torch.randint(K, (4, 3, 2)), torch.tensor([0, 1, 2, 0])
     p = model(codes, labels).softmax(1)
     for n in range(4):
@@ -76,18 +54,18 @@ def test_nll_is_the_sum_of_conditional_code_lengths_in_nats() -> None:
         assert model.nll(codes, labels)[n].item() == pytest.approx(by_hand, rel=1e-12)
 
 
-@pytest.mark.parametrize("temperature", [1.0, 0.5])
-def test_each_code_is_the_inverse_cdf_of_its_own_uniform(temperature: float) -> None:
-    model, grid = make((3, 4)), (3, 4)
+@pytest.mark.parametrize("sampler", [Sampler(), Sampler(temperature=0.5), Sampler(guidance=3.0)])
+def test_each_code_is_the_inverse_cdf_of_its_own_uniform(sampler: Sampler) -> None:
+    model = make(CodeSpace(K, (3, 4), LABELS))
     labels = torch.arange(LABELS).repeat(8)
-    codes = model.generate(
-        labels, torch.Generator().manual_seed(7), Sampler(temperature=temperature)
-    )
+    codes = model.generate(labels, torch.Generator().manual_seed(7), sampler)
     uniforms = torch.rand(
-        24, *grid, generator=torch.Generator().manual_seed(7), dtype=torch.float64
+        24, 3, 4, generator=torch.Generator().manual_seed(7), dtype=torch.float64
     )
     with torch.no_grad():
-        cdf = (model(codes, labels) / temperature).softmax(1).cumsum(1)
+        null = model(codes, torch.full_like(labels, model.space.null_label))
+        logits = null + sampler.guidance * (model(codes, labels) - null)
+        cdf = (logits / sampler.temperature).softmax(1).cumsum(1)
     upper = cdf.gather(1, codes[:, None])[:, 0]
     lower = torch.where(codes > 0, cdf.gather(1, (codes[:, None] - 1).clamp(min=0))[:, 0], 0)
     assert bool((lower <= uniforms).all())
@@ -95,7 +73,7 @@ def test_each_code_is_the_inverse_cdf_of_its_own_uniform(temperature: float) -> 
 
 
 def test_generation_is_decided_by_the_seed_alone() -> None:
-    model = make((4, 4))
+    model = make(CodeSpace(K, (4, 4), LABELS))
     labels = torch.arange(LABELS).repeat(4)
 
     def draw(seed: int) -> Tensor:
@@ -108,7 +86,7 @@ def test_generation_is_decided_by_the_seed_alone() -> None:
 
 
 def test_low_temperature_takes_the_most_likely_code() -> None:
-    model = make((2, 3))
+    model = make(CodeSpace(K, (2, 3), LABELS))
     labels = torch.arange(LABELS)
     codes = model.generate(labels, torch.Generator().manual_seed(0), Sampler(temperature=1e-6))
     with torch.no_grad():
@@ -116,7 +94,7 @@ def test_low_temperature_takes_the_most_likely_code() -> None:
 
 
 def test_a_description_rebuilds_the_model() -> None:
-    model = make((4, 4))
+    model = make(CodeSpace(K, (4, 4), LABELS))
     twin = GatedPixelCNN.from_description(model.description()).double().eval()
     twin.load_state_dict(model.state_dict())
     codes, labels = torch.randint(K, (2, 4, 4)), torch.tensor([0, 1])
@@ -124,7 +102,7 @@ def test_a_description_rebuilds_the_model() -> None:
 
 
 def test_broken_contracts_are_named() -> None:
-    model = make((4, 4))
+    model = make(CodeSpace(K, (4, 4), LABELS))
     with pytest.raises(ValueError, match=r"codes must have shape \(B, 4, 4\), got \(4, 4\)"):
         model(torch.zeros(4, 4, dtype=torch.long), torch.zeros(4, dtype=torch.long))
     with pytest.raises(ValueError, match="temperature must be positive and finite, got 0"):

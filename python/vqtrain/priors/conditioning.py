@@ -57,3 +57,23 @@ class UpperLevels(nn.Module):
             for codes, embedding, context in levels
         ]
         return sum(maps[1:], maps[0])
+
+
+class Condition(nn.Module):
+    """Label and upper levels as one vector per position, for priors that add them to a stream.
+
+    Args:
+        space: what is told; the table of labels ends with the null label.
+        width: channels of a vector.
+        blocks: residual blocks over each upper level.
+    """
+
+    def __init__(self, space: CodeSpace, width: int, blocks: int = 2) -> None:
+        super().__init__()
+        self.label = nn.Embedding(space.num_labels + 1, width)
+        self.upper = UpperLevels(space, width, blocks) if space.upper else None
+
+    def forward(self, labels: Tensor, upper: Codes = ()) -> Tensor:
+        """`(B, T, width)` in raster order; `(B, 1, width)` where there is no level above."""
+        told: Tensor = self.label(labels)[:, None]
+        return told if self.upper is None else told + self.upper(upper).flatten(2).mT

@@ -18,12 +18,14 @@ Run `python -m vqtrain.train_prior RUN` to train one on extracted codes.
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from vqtrain.models.spatial import CONV, over_space
 from vqtrain.models.tokenizer import Codes
 from vqtrain.priors.conditioning import UpperLevels
+from vqtrain.priors.pixelcnn_cache import PixelCNNCache
 from vqtrain.priors.prior import CodeSpace, Prior
 
 
@@ -179,6 +181,14 @@ class GatedPixelCNN(Prior):
         here = self._features(codes[:, :rows], labels, told).flatten(2)[:, :, position]
         logits: Tensor = self.head(over_space(here, len(grid)))
         return logits.flatten(1)
+
+    @torch.no_grad()
+    def init_cache(self, labels: Tensor, upper: Codes = ()) -> PixelCNNCache:
+        return PixelCNNCache(self, labels, upper)
+
+    @torch.no_grad()
+    def step(self, cache: PixelCNNCache, code: Tensor | None, position: int) -> Tensor:
+        return cache.step(code, position)
 
     def told_by(self, upper: Codes) -> Tensor | None:
         """`(B, width, *grid)` of the levels above; None without any."""

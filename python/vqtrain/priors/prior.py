@@ -98,6 +98,10 @@ class Prior(nn.Module):
         """0-d, nats per code, with labels dropped in training: what a step minimises."""
         return self.nll(codes, self.drop_labels(labels), upper).mean() / self.space.positions
 
+    def validation_loss(self, codes: Tensor, labels: Tensor, upper: Codes = ()) -> Tensor:
+        """`(B,)` nats per code: what the best step of training is chosen by."""
+        return self.nll(codes, labels, upper) / self.space.positions
+
     def drop_labels(self, labels: Tensor) -> Tensor:
         """In training, replaces a share `config.label_dropout` of the labels by the null label."""
         if not self.training or not self.config.label_dropout:
