@@ -107,9 +107,8 @@ def note(text: str) -> str:
 
 def folded(summary: str, text: str) -> str:
     """Preformatted text that a click unfolds."""
-    return (
-        f"<details><summary>{html.escape(summary)}</summary><pre>{html.escape(text)}</pre></details>"
-    )
+    inside = f"<summary>{html.escape(summary)}</summary><pre>{html.escape(text)}</pre>"
+    return f"<details>{inside}</details>"
 
 
 def _row(cells: Row, tag: str, scope: str) -> str:

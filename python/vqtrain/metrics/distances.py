@@ -62,12 +62,15 @@ def most_features(items: int, limit: int = 64) -> int:
     return min(limit, items // 2 // ITEMS_PER_FEATURE)
 
 
-def distances(samples: Tensor, real: Tensor, seed: int = 0) -> Distances:
+def distances(
+    samples: Tensor, real: Tensor, resamplings: int = RESAMPLINGS, seed: int = 0
+) -> Distances:
     """Measures samples against one half of the real items, and the other half against it too.
 
     Args:
         samples: `(N, d)` features.
         real: `(M, d)` features of real items that nothing was fitted to.
+        resamplings: behind each interval.
         seed: decides halves and resamplings.
 
     Raises:
@@ -86,13 +89,8 @@ def distances(samples: Tensor, real: Tensor, seed: int = 0) -> Distances:
     drawn = samples[torch.randperm(len(samples), generator=generator)[:n]].double()
     reference, other = real[order[:n]].double(), real[order[n : 2 * n]].double()
     return Distances(
-        *(
-            Distance(
-                *_with_interval(measure, drawn, reference, generator),
-                *_with_interval(measure, other, reference, generator),
-            )
-            for measure in (frechet, kernel)
-        ),
+        _against_floor(frechet, drawn, other, reference, resamplings, generator),
+        _against_floor(kernel, drawn, other, reference, resamplings, generator),
         features=d,
         items=n,
     )
@@ -120,8 +118,22 @@ def kernel(a: Tensor, b: Tensor) -> float:
     return (within(a) + within(b) - 2 * k(a, b).mean()).item()
 
 
+def _against_floor(
+    measure: Measure,
+    drawn: Tensor,
+    other: Tensor,
+    reference: Tensor,
+    resamplings: int,
+    generator: torch.Generator,
+) -> Distance:
+    return Distance(
+        *_with_interval(measure, drawn, reference, resamplings, generator),
+        *_with_interval(measure, other, reference, resamplings, generator),
+    )
+
+
 def _with_interval(
-    measure: Measure, a: Tensor, b: Tensor, generator: torch.Generator
+    measure: Measure, a: Tensor, b: Tensor, resamplings: int, generator: torch.Generator
 ) -> tuple[float, tuple[float, float]]:
     """The distance, and its spread over resamplings with replacement of both sets.
 
@@ -129,7 +141,7 @@ def _with_interval(
     spread is used: the percentiles are shifted so that the resamplings' mean is the value.
     """
     values = []
-    for _ in range(RESAMPLINGS):
+    for _ in range(resamplings):
         rows = [torch.randint(len(x), (len(x),), generator=generator) for x in (a, b)]
         values.append(measure(a[rows[0]], b[rows[1]]))
     value, resampled = measure(a, b), torch.tensor(values, dtype=torch.float64)

@@ -154,7 +154,10 @@ def rate_distortion(path: Path, points: Sequence[Point], rate: str, title: str) 
                 [p.psnr for p in members],
                 xerr=[p.bits_error or 0 for p in members],
                 yerr=[p.psnr_error or 0 for p in members],
-                **{"color": colour, "marker": marker, "linestyle": line, "label": name},
+                color=colour,
+                marker=marker,
+                linestyle=line,
+                label=name,
             )
             for p in members:
                 axes.annotate(
