@@ -135,7 +135,7 @@ def check_no_host_sync(prior: Prior) -> None:
     """Nothing in `generate` reads a value back, and a cache never changes size or place."""
     _, labels, upper = batch(prior.space)
     sampler = Sampler(temperature=0.9, top_k=4, top_p=0.9, guidance=2.0)
-    with _NoHostSync():
+    with NoHostSync():
         prior.generate(labels, torch.Generator().manual_seed(0), sampler, upper)
 
     cache = prior.init_cache(labels, upper)
@@ -148,7 +148,7 @@ def check_no_host_sync(prior: Prior) -> None:
             assert [(x.data_ptr(), x.shape) for x in _tensors(cache)] == places
 
 
-class _NoHostSync(TorchDispatchMode):
+class NoHostSync(TorchDispatchMode):
     """Refuses the operations that wait for a device to hand a value or a size to Python."""
 
     REFUSED = ("_local_scalar_dense", "nonzero", "masked_select", "is_nonzero", "equal", "unique")

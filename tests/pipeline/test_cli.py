@@ -34,7 +34,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     command = [sys.executable, "-m", "vqtrain", "run", "digits", "--out", str(run), *QUICK]
     done = subprocess.run(command, capture_output=True, text=True, timeout=400, check=False)
     assert done.returncode == 0, done.stderr
-    for stage in ("train tokenizer", "extract", "train prior", "sample", "eval", "report"):
+    for stage in ("train tokenizer", "extract", "train prior 0", "sample", "eval", "report"):
         assert re.search(rf"\[{stage}\] .*\(\d+\.\d s\)", done.stdout, re.DOTALL), done.stdout
     return run
 
@@ -127,7 +127,7 @@ def test_a_new_tokenizer_makes_old_codes_prior_and_samples_unusable(
     assert main(["extract", str(copy)]) == 0
     assert main(["train", "prior", str(copy), "--prior.steps", "3"]) == 0
     assert main(["eval", str(copy)]) == 1
-    assert "must hold whole samples of prior" in capsys.readouterr().err
+    assert "must hold whole samples of the priors in this run" in capsys.readouterr().err
 
 
 def test_data_other_than_the_tokenizers_is_refused(
@@ -165,11 +165,11 @@ def test_an_unknown_key_in_a_config_file_is_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "mine.yaml"
-    path.write_text("tokenizer:\n  model:\n    hiden: 8\n")
+    path.write_text("tokenizer:\n  vqvae:\n    hiden: 8\n")
     with pytest.raises(SystemExit) as error:
         main(["run", str(path)])
     assert error.value.code == 2
-    assert "model.hiden" in capsys.readouterr().err
+    assert "vqvae.hiden" in capsys.readouterr().err
 
 
 def test_an_unknown_source_or_command_lists_the_known_ones(

@@ -1,4 +1,4 @@
-"""Digits and photos: committed splits, flagged augmentation on train only, patches in order."""
+"""The digits: committed splits, and flagged warped copies of training images only."""
 
 import pytest
 import torch
@@ -8,9 +8,7 @@ from vqtrain.data import (
     Split,
     StoredTrainSet,
     TrainSet,
-    batches,
     load_digits_dataset,
-    photos,
 )
 from vqtrain.data.digits import load_split
 
@@ -106,64 +104,8 @@ def test_items_that_a_training_set_lacks_are_refused() -> None:
         StoredTrainSet(load_digits_dataset().validation, draws=3)
 
 
-def test_batches_hold_the_clean_share_and_visit_every_row() -> None:
-    clean = torch.arange(60) < 20
-    order = batches(clean, 12, 0.25, torch.Generator().manual_seed(0))
-    seen = []
-    for _ in range(40):
-        index = next(order)
-        assert clean[index].sum() == 3
-        seen += index.tolist()
-    assert set(seen) == set(range(60))
-    # 120 clean draws over 20 rows, without replacement within an epoch: exactly six of each.
-    assert set(torch.bincount(torch.tensor(seen))[:20].tolist()) == {6}
-
-
-def test_batches_of_clean_data_are_whole() -> None:
-    order = batches(torch.ones(10, dtype=torch.bool), 10, 0.5, torch.Generator())
-    assert sorted(next(order).tolist()) == list(range(10))
-
-
-@pytest.mark.parametrize("share", [0.0, 1.5])
-def test_a_clean_share_outside_its_range_is_refused(share: float) -> None:
-    with pytest.raises(ValueError, match=rf"clean_share must be in \(0, 1\], got {share}"):
-        next(batches(torch.ones(4, dtype=torch.bool), 2, share, torch.Generator()))
-
-
 def test_an_unknown_split_is_refused() -> None:
     with pytest.raises(ValueError, match="split must be 'stratified' or 'ordered', got 'random'"):
         load_split("random")
     with pytest.raises(ValueError, match="copies must be at least 0, got -1"):
         load_digits_dataset(warped_copies=-1)
-
-
-def test_photos_load_without_network(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("socket.socket.connect", lambda *_: pytest.fail("photos used the network"))
-    pictures = photos.load()
-    assert set(pictures) == set(photos.NAMES)
-    for name, picture in pictures.items():
-        assert picture.dtype == torch.float32, name
-        assert picture.ndim == 3, name
-        assert picture.shape[2] in (1, 3), name
-        assert 0 <= picture.min() < 0.5 < picture.max() <= 1, name
-
-
-@pytest.mark.parametrize("stride", [None, 2])
-def test_patches_are_cut_row_by_row_with_channels_last(stride: int | None) -> None:
-    image = torch.rand(7, 11, 3)
-    got = photos.patches(image, 3, stride)
-    step = stride or 3
-    expected = [
-        image[i : i + 3, j : j + 3].flatten() for i in range(0, 5, step) for j in range(0, 9, step)
-    ]
-    assert torch.equal(got, torch.stack(expected))
-    assert got.is_contiguous()
-
-
-def test_photo_contracts_are_named() -> None:
-    with pytest.raises(ValueError, match=r"names must be among .*, got 'lena'"):
-        photos.load(["lena"])
-    with pytest.raises(ValueError, match=r"image must have shape \(H, W, C\), got \(4, 4\)"):
-        photos.patches(torch.zeros(4, 4), 2)
-    with pytest.raises(ValueError, match="size must be between 1 and 4, got 5"):
-        photos.patches(torch.zeros(4, 6, 1), 5)

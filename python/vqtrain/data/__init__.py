@@ -1,23 +1,35 @@
 """Data sets: bundled ones, procedural ones and adapters. Nothing downloads."""
 
+from collections.abc import Callable
+
 from vqtrain.data.config import DataConfig, provenance
 from vqtrain.data.dataset import Dataset, Split, StoredTrainSet, TrainSet
 from vqtrain.data.digits import load_digits_dataset
-from vqtrain.data.images import ImageDataset, ImageSet, batches
+from vqtrain.data.moving_digits import load_moving_digits
+from vqtrain.data.photo_crops import load_photos
+from vqtrain.data.shapes import load_shapes
+from vqtrain.data.tones import load_tones
 
 __all__ = [
     "DataConfig",
     "Dataset",
-    "ImageDataset",
-    "ImageSet",
     "Split",
     "StoredTrainSet",
     "TrainSet",
-    "batches",
     "load_dataset",
     "load_digits_dataset",
     "provenance",
 ]
+
+
+# Every bundled data set, by name: DataConfig and seed to Dataset.
+BUNDLED: dict[str, Callable[[DataConfig, int], Dataset]] = {
+    "digits": lambda config, seed: load_digits_dataset(config.split, config.warped_copies, seed),
+    "photos": load_photos,
+    "shapes": load_shapes,
+    "tones": load_tones,
+    "moving-digits": load_moving_digits,
+}
 
 
 def load_dataset(config: DataConfig, seed: int) -> Dataset:
@@ -28,8 +40,8 @@ def load_dataset(config: DataConfig, seed: int) -> Dataset:
         seed: decides the draws of the training set.
 
     Raises:
-        ValueError: if there is no such data set.
+        ValueError: if there is no such data set, or `config` does not fit it.
     """
-    if config.name == "digits":
-        return load_digits_dataset(config.split, config.warped_copies, seed)
-    raise ValueError(f"data.name must be 'digits', got {config.name!r}")
+    if config.name not in BUNDLED:
+        raise ValueError(f"data.name must be among {', '.join(BUNDLED)}, got {config.name!r}")
+    return BUNDLED[config.name](config, seed)

@@ -21,6 +21,7 @@ _LOADERS: dict[str, Callable[[], np.ndarray]] = {
     "coffee": skimage.data.coffee,
     "hubble_deep_field": skimage.data.hubble_deep_field,
     "immunohistochemistry": skimage.data.immunohistochemistry,
+    "motorcycle": lambda: skimage.data.stereo_motorcycle()[0],
     "retina": skimage.data.retina,
     "rocket": skimage.data.rocket,
     "brick": skimage.data.brick,

@@ -80,8 +80,6 @@ class RasterConv(Incremental):
         self, grid: Size, inputs: int, outputs: int, kernel: int, *, strict: bool = False
     ) -> None:
         super().__init__()
-        if kernel % 2 == 0 or kernel < 1 + 2 * strict:
-            raise ValueError(f"kernel must be odd and at least {1 + 2 * strict}, got {kernel}")
         self.grid, self.inputs, self.strict, self.reach = grid, inputs, strict, kernel // 2
         # Only the first axis can be cut without losing an earlier position.
         self.kernel = (self.reach + 1,) + (kernel,) * (len(grid) - 1)
@@ -122,8 +120,6 @@ class Attention(Incremental):
 
     def __init__(self, length: int, width: int, heads: int, *, causal: bool = True) -> None:
         super().__init__()
-        if heads < 1 or width % heads:
-            raise ValueError(f"width must be a multiple of heads {heads}, got {width}")
         self.length, self.width, self.heads, self.causal = length, width, heads, causal
 
     def empty(self, batch: int, like: Tensor) -> Tensor:

@@ -37,7 +37,18 @@ class MaskedConfig(TransformerConfig):
 
     label_smoothing: float = 0.0
     passes: int = 12
-    choice_temperature: float = 4.5
+    choice_temperature: float = 8.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.passes < 1:
+            raise ValueError(f"passes must be at least 1, got {self.passes}")
+        if not self.choice_temperature >= 0:
+            raise ValueError(
+                f"choice_temperature must be at least 0, got {self.choice_temperature}"
+            )
+        if not 0 <= self.label_smoothing < 1:
+            raise ValueError(f"label_smoothing must be in [0, 1), got {self.label_smoothing}")
 
 
 class MaskedPrior(Prior):
@@ -124,22 +135,22 @@ class MaskedPrior(Prior):
             codes, kept = (tensor.flatten(-len(self.space.grid)) for tensor in known)
             tokens = torch.where(kept.to(tokens.device), codes, tokens)
             unknown -= int(kept.sum())
+        left = unknown
         for step in range(self.config.passes):
             masked = tokens == self.mask
             logits = self._sampling_logits(tokens, labels, upper, sampler)
             chosen, noise = uniforms[step]
             drawn = draw(logits.flatten(0, 1), chosen.flatten(), sampler).view_as(tokens)
             tokens = torch.where(masked, drawn, tokens)
-            still_masked = min(
-                int(_share_masked(step + 1, self.config.passes) * unknown), unknown - step - 1
-            )
-            if still_masked <= 0:
-                continue
+            # At least one code is kept in every pass, so a small grid may need fewer of them.
+            left = min(int(_share_masked(step + 1, self.config.passes) * unknown), left - 1)
+            if left <= 0:
+                break
             log_p = logits.double().log_softmax(-1).gather(2, drawn[..., None])[..., 0]
             scale = self.config.choice_temperature * (1 - (step + 1) / self.config.passes)
             confidence = log_p - scale * torch.log(-torch.log(noise))  # plus Gumbel noise
             confidence = confidence.masked_fill(~masked, math.inf)
-            least = confidence.argsort(1)[:, :still_masked]
+            least = confidence.argsort(1)[:, :left]
             tokens = tokens.scatter(1, least, self.mask)
         return tokens.unflatten(1, self.space.grid)
 

@@ -190,7 +190,7 @@ class _Line(_Stack):
         self.slots = [*slots, [new(count, width)] * length]
         self.columns = [given.unbind(1) for given in self.given]
         self.seen = new(count, 2 * width)
-        self.tanh = self.seen[:, :width]
+        self.first, self.second = self.seen.chunk(2, dim=1)
         self.gated_and_one = new(count, width + 1).fill_(1)
         self.gated = self.gated_and_one[:, :width]
         layers: list[Any] = list(model.layers)
@@ -211,8 +211,7 @@ class _Line(_Stack):
         for layer, conv in enumerate(self.convs):
             window, slots = self.windows[layer][position], self.slots[layer]
             torch.addmm(self.columns[layer][position], window, conv, out=self.seen)
-            self.tanh.tanh_()
-            torch.ops.aten.glu.out(self.seen, 1, out=self.gated)  # first half * sigmoid(second)
+            torch.mul(self.first.tanh_(), self.second.sigmoid_(), out=self.gated)
             out = self.slots[layer + 1][position]
             if layer:
                 torch.addmm(slots[position], self.gated_and_one, self.outputs[layer], out=out)

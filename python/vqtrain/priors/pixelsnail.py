@@ -59,7 +59,15 @@ class PixelSNAILConfig:
     output_layers: int = 1
     conditioning_blocks: int = 2
     dropout: float = 0.2
-    label_dropout: float = 0.1
+    label_dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        if self.kernel % 2 == 0:
+            raise ValueError(f"kernel must be odd, got {self.kernel}")
+        if self.first_kernel % 2 == 0 or self.first_kernel < 3:
+            raise ValueError(f"first_kernel must be odd and at least 3, got {self.first_kernel}")
+        if self.heads < 1 or self.width % self.heads:
+            raise ValueError(f"width must be a multiple of heads {self.heads}, got {self.width}")
 
 
 class GatedResidual(nn.Module):

@@ -42,8 +42,12 @@ class TransformerConfig:
     mlp_ratio: int = 4
     positions: Literal["learned", "rope"] = "learned"
     dropout: float = 0.1
-    label_dropout: float = 0.1
+    label_dropout: float = 0.0
     conditioning_blocks: int = 2
+
+    def __post_init__(self) -> None:
+        if self.heads < 1 or self.width % self.heads:
+            raise ValueError(f"width must be a multiple of heads {self.heads}, got {self.width}")
 
 
 class Transformer(nn.Module):
@@ -73,8 +77,8 @@ class Transformer(nn.Module):
         self.apply(_initialise)
         with torch.no_grad():  # GPT-2: the variance of the stream does not grow with depth
             for block in blocks:
-                block.attended.weight /= (2 * config.layers) ** 0.5
-                block.mixed.weight /= (2 * config.layers) ** 0.5
+                block.attention_out.weight /= (2 * config.layers) ** 0.5
+                block.mlp_out.weight /= (2 * config.layers) ** 0.5
 
     def condition(self, labels: Tensor, upper: Codes) -> Tensor:
         """Label, upper levels and position, added to the tokens: `(B, T or 1, width)`."""
@@ -100,17 +104,17 @@ class Block(nn.Module):
             Rotation(grid, width // config.heads) if config.positions == "rope" else None
         )
         self.before_attention, self.before_mlp = nn.LayerNorm(width), nn.LayerNorm(width)
-        self.qkv, self.attended = nn.Linear(width, 3 * width), nn.Linear(width, width)
+        self.qkv, self.attention_out = nn.Linear(width, 3 * width), nn.Linear(width, width)
         hidden = config.mlp_ratio * width
-        self.hidden, self.mixed = nn.Linear(width, hidden), nn.Linear(hidden, width)
+        self.mlp_in, self.mlp_out = nn.Linear(width, hidden), nn.Linear(hidden, width)
         self.dropout = nn.Dropout(config.dropout)
 
     def forward(self, x: Tensor, step: Step | None = None) -> Tensor:
         q, k, v = map(self.attention.split, self.qkv(self.before_attention(x)).chunk(3, -1))
         if self.rotation is not None:
             q, k = self.rotation(q, step), self.rotation(k, step)
-        x = x + self.dropout(self.attended(self.attention(q, k, v, step)))
-        return x + self.dropout(self.mixed(F.gelu(self.hidden(self.before_mlp(x)))))
+        x = x + self.dropout(self.attention_out(self.attention(q, k, v, step)))
+        return x + self.dropout(self.mlp_out(F.gelu(self.mlp_in(self.before_mlp(x)))))
 
 
 class LearnedPositions(nn.Module):
