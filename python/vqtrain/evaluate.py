@@ -53,7 +53,7 @@ def evaluate(config: RunConfig, run: Path) -> dict[str, Any]:
             **measure_usage(subject),
             **measure_conditioning(subject, skipped),
             **measure_reconstructions(subject, skipped),
-            **measure_samples(run, config.eval, subject.dataset, subject.samples, skipped),
+            **measure_samples(run, config, subject.dataset, subject.samples, skipped),
             "tokenizer_best_step": subject.facts["step"],
             "seed": config.seed,
             "threads": torch.get_num_threads(),

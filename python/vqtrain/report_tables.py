@@ -153,10 +153,12 @@ def quality_rows(m: Metrics) -> list[Row]:
             ("classification accuracy score (decoder means)", f"{m['cas']:.1%}", real),
             ("classification accuracy score (entries drawn)", _share(m["cas_drawn"]), real),
         ]
-    for rule in m.get("rules", {}):
-        found = m["rules"][rule]
-        rows.append((f"{rule} right by rule", _share(found["samples"]), _share(found["real"])))
-        rows.append((f"{rule} right by rule, reconstructions", _share(found["decoded"]), ""))
+    for factor, share in m.get("rules", {}).items():
+        real = _share(m["rules_real"][factor]) if "rules_real" in m else ""
+        rows.append((f"{factor} right by rule", _share(share), real))
+        if "rules_decoded" in m:
+            decoded = _share(m["rules_decoded"][factor])
+            rows.append((f"{factor} right by rule, of reconstructions", decoded, real))
     if "local_distances" in m:
         for key, name in (("fd_local", "local Frechet"), ("kernel_local", "local kernel")):
             found = m["local_distances"][key]

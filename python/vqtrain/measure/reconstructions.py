@@ -5,7 +5,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from vqtrain.data import Dataset
+from vqtrain.data import Dataset, photos
+from vqtrain.data.rules import RULES
 from vqtrain.exhibits import interpolation_sheet, reconstruction_sheet
 from vqtrain.measure.subject import Subject
 from vqtrain.metrics.fidelity import fidelity
@@ -35,17 +36,44 @@ def measure_reconstructions(subject: Subject, skipped: dict[str, str]) -> dict[s
         interpolation_sheet(
             subject.run / "interpolations.png", subject.tokenizer, items, coded.codes
         )
-    return {**closeness(subject.dataset, means), **_patch_floor(subject, skipped)}
+    return {
+        **closeness(subject.config.data.name, subject.dataset, means),
+        **read_by_rule(subject.config.data.name, subject.dataset, means),
+        **_patch_floor(subject, skipped),
+    }
 
 
-def closeness(dataset: Dataset, means: Tensor) -> dict[str, Any]:
-    """PSNR and SSIM of decoded test items, `(N, C, *size)` on the CPU."""
-    found = fidelity(means, dataset.test.x, dataset.signal.levels)
+def closeness(name: str, dataset: Dataset, means: Tensor) -> dict[str, Any]:
+    """PSNR and SSIM of decoded test items, `(N, C, *size)` on the CPU.
+
+    Args:
+        name: of the data set; crops of photographs are also measured picture by picture.
+        dataset: whose test split was decoded.
+        means: decoder means.
+    """
+    test = dataset.test
+    groups = (
+        {photos.NAMES[row]: test.rows == row for row in test.rows.unique().tolist()}
+        if name == "photos"
+        else {}
+    )
+    found = fidelity(means, test.x, dataset.signal.levels, groups)
     return {
         "psnr": found.psnr,
         "psnr_by_group": found.psnr_by_group,
         "ssim": found.ssim,
         "ssim_window": found.ssim_window,
+    }
+
+
+def read_by_rule(name: str, dataset: Dataset, means: Tensor) -> dict[str, Any]:
+    """Share of reconstructions, and of real test items, whose factors a rule reads correctly."""
+    if name not in RULES:
+        return {}
+    test = dataset.test
+    return {
+        "rules_decoded": RULES[name].accuracy(means, test.labels),
+        "rules_real": RULES[name].accuracy(test.x, test.labels),
     }
 
 
@@ -60,5 +88,5 @@ def _patch_floor(subject: Subject, skipped: dict[str, str]) -> dict[str, Any]:
     decoded = through_patches(
         train, subject.dataset.test.x, sides, store.num_embeddings, subject.config.seed
     )
-    found = closeness(subject.dataset, decoded)
+    found = closeness(subject.config.data.name, subject.dataset, decoded)
     return {"psnr_patches": found["psnr"], "psnr_patches_by_group": found["psnr_by_group"]}

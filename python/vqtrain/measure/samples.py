@@ -7,8 +7,10 @@ from typing import Any
 from torch import Tensor
 
 from vqtrain import pictures
+from vqtrain.config import RunConfig
 from vqtrain.config.sections import EvalConfig
 from vqtrain.data import Dataset
+from vqtrain.data.rules import RULES
 from vqtrain.metrics.classify import score_samples
 from vqtrain.metrics.distances import Distance, distances, most_features
 from vqtrain.metrics.features import classifier_features, principal_components
@@ -20,7 +22,7 @@ NAMES = {"samples": "samples", "held_out": "held-out items", "train": "training 
 
 def measure_samples(
     run: Path,
-    config: EvalConfig,
+    config: RunConfig,
     dataset: Dataset,
     samples: dict[str, Tensor],
     skipped: dict[str, str],
@@ -29,17 +31,27 @@ def measure_samples(
 
     Args:
         run: gets a picture.
-        config: how much is measured.
+        config: names the data, and says how much is measured.
         dataset: what the samples are to be like.
         samples: `labels`, `means`, and `drawn` where the decoder can draw.
         skipped: gets the reason of what does not fit.
     """
     return {
         "samples": len(samples["labels"]),
-        **_by_classifier(config, dataset, samples, skipped),
-        **_by_distance(config, dataset, samples, skipped),
-        **_by_neighbour(run, config, dataset, samples, skipped),
+        **_by_rule(config.data.name, samples),
+        **_by_classifier(config.eval, dataset, samples, skipped),
+        **_by_distance(config.eval, dataset, samples, skipped),
+        **_by_neighbour(run, config.eval, dataset, samples, skipped),
     }
+
+
+def _by_rule(name: str, samples: dict[str, Tensor]) -> dict[str, Any]:
+    """Share of decoder means whose factors a rule reads as the class says."""
+    if name not in RULES:
+        return {}
+    found = RULES[name].accuracy(samples["means"], samples["labels"])
+    # Also one number each at the top, for tables of runs.
+    return {"rules": found, **{f"rule_{factor}": share for factor, share in found.items()}}
 
 
 def _by_classifier(
