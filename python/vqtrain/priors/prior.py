@@ -140,7 +140,7 @@ class Prior(nn.Module):
         sampler: Sampler = Sampler(),  # noqa: B008 (frozen)
         upper: Codes = (),
         known: Known | None = None,
-        cached: bool = False,
+        cached: bool = True,
     ) -> Tensor:
         """Ancestral sampling in raster order.
 
