@@ -24,7 +24,10 @@ KEYS = {
     *("total_bpd", "recon_bpd", "prior_bpd", "unigram_bpd", "uniform_bpd", "ladder_class_bpd"),
     *("K", "usage", "usage_ceiling", "perplexity", "label_agreement", "cas", "seconds"),
 }
-PICTURES = ["samples", "reconstructions", "usage", "curves"]
+PICTURES = [
+    *("samples", "reconstructions", "interpolations", "usage-0", "neighbours"),
+    *("curve-tokenizer", "curve-prior-0"),
+]
 
 
 @pytest.fixture(scope="module")

@@ -141,7 +141,7 @@ class Prior(Pretrained):
         sampler: Sampler = Sampler(),  # noqa: B008 (frozen)
         upper: Codes = (),
         known: Known | None = None,
-        cached: bool = False,
+        cached: bool = True,
     ) -> Tensor:
         """Ancestral sampling in raster order.
 
