@@ -9,6 +9,7 @@ import sys
 
 # Command words to the module whose main(argv) does it, imported only when it is asked for.
 COMMANDS = {
+    "init": ("vqtrain.init", "write a preset with every field explained, to edit"),
     "run": ("vqtrain.run", "all stages in order"),
     "train tokenizer": ("vqtrain.train_tokenizer", "train a VQ-VAE on images"),
     "extract": ("vqtrain.extract", "turn images into codes"),
