@@ -5,8 +5,19 @@ from pathlib import Path
 
 import pytest
 
+from vqtrain.config import parse
 from vqtrain.files import write_json
-from vqtrain.table import Row, Table, collect, load_table, main, run_table, summary, tables
+from vqtrain.table import (
+    Row,
+    Table,
+    collect,
+    load_table,
+    main,
+    options,
+    run_table,
+    summary,
+    tables,
+)
 
 
 def small(rows: tuple[Row, ...], seeds: tuple[int, ...]) -> Table:
@@ -15,13 +26,10 @@ def small(rows: tuple[Row, ...], seeds: tuple[int, ...]) -> Table:
 
 @pytest.mark.parametrize("name", tables())
 def test_every_table_names_fields_that_exist(name: str, tmp_path: Path) -> None:
-    from vqtrain.config import parse
-
     table = load_table(name)
     assert len({row.name for row in table.rows}) == len(table.rows)
     for row in table.rows:
-        options = [f"--{key}={json.dumps(value)}" for key, value in row.fields.items()]
-        parse([table.base, "--out", str(tmp_path), *options], "run")
+        parse([table.base, "--out", str(tmp_path), *options(row.fields)], "run")
 
 
 def test_collected_numbers_are_means_over_seeds_with_standard_errors(tmp_path: Path) -> None:
