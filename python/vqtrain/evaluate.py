@@ -18,6 +18,7 @@ import torch
 
 from vqtrain.config import RunConfig, parse
 from vqtrain.files import write_json
+from vqtrain.measure.autoencoder import measure_autoencoder
 from vqtrain.measure.bits import (
     bits_warnings,
     measure_bits,
@@ -39,22 +40,13 @@ def evaluate(config: RunConfig, run: Path) -> dict[str, Any]:
     device = start(config).device
     begin = time.perf_counter()
     with stage("eval", run) as note:
-        subject, skipped = load(config, run, device), dict[str, str]()
+        skipped: dict[str, str] = {}
+        measure = measure_autoencoder if config.tokenizer.kind == "vae" else measure_codes
         metrics = {
             "schema": SCHEMA,
             "data": config.data.name,
             "tokenizer": config.tokenizer.kind,
-            "priors": [config.prior_of(level).kind for level in range(len(subject.priors))],
-            "conditional": len(subject.dataset.class_names) > 1,
-            "test_images": len(subject.dataset.test.labels),
-            "dims": subject.dataset.signal.dims,
-            **measure_bits(subject, skipped),
-            **measure_ladder(subject, skipped),
-            **measure_usage(subject),
-            **measure_conditioning(subject, skipped),
-            **measure_reconstructions(subject, skipped),
-            **measure_samples(run, config, subject.dataset, subject.samples, skipped),
-            "tokenizer_best_step": subject.facts["step"],
+            **measure(config, run, device, skipped),
             "seed": config.seed,
             "threads": torch.get_num_threads(),
             "device": str(device),
@@ -70,18 +62,41 @@ def evaluate(config: RunConfig, run: Path) -> dict[str, Any]:
     return metrics
 
 
+def measure_codes(
+    config: RunConfig, run: Path, device: torch.device, skipped: dict[str, str]
+) -> dict[str, Any]:
+    """Everything there is to measure of a tokenizer with codes, its priors and their samples."""
+    subject = load(config, run, device)
+    dataset = subject.dataset
+    return {
+        "priors": [config.prior_of(level).kind for level in range(len(subject.priors))],
+        "conditional": len(dataset.class_names) > 1,
+        "test_images": len(dataset.test.labels),
+        "dims": dataset.signal.dims,
+        **measure_bits(subject, skipped),
+        **measure_ladder(dataset, skipped),
+        **measure_usage(subject),
+        **measure_conditioning(subject, skipped),
+        **measure_reconstructions(subject, skipped),
+        **measure_samples(run, config, dataset, subject.samples, skipped),
+        "tokenizer_best_step": subject.facts["step"],
+    }
+
+
 def summary(m: dict[str, Any]) -> str:
     """The few numbers that say whether a run is good, for the terminal."""
     lines = [f"measured on {m['test_images']} held-out items"]
     if m["total_bpd"] is not None:
         lines[0] = f"{m['total_bpd']:.3f} bits/dim on {m['test_images']} held-out items"
         lines.append(
-            f"reconstruction {m['recon_bpd']:.3f} + prior {m['prior_bpd']:.3f} "
+            f"reconstruction {m['recon_bpd']:.3f} + KL {m['kl_bpd']:.3f}"
+            if "kl_bpd" in m
+            else f"reconstruction {m['recon_bpd']:.3f} + prior {m['prior_bpd']:.3f} "
             f"(unigram {m['unigram_bpd']:.3f}, uniform {m['uniform_bpd']:.3f})"
         )
     if "ladder_class_bpd" in m:
         lines.append(f"independent pixels of known class: {m['ladder_class_bpd']:.3f}")
-    for level in m["levels"]:
+    for level in m.get("levels", ()):
         lines.append(
             f"codes: {level['usage']:.0%} of {level['K']} used, "
             f"perplexity {level['perplexity']:.2f}"

@@ -5,13 +5,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from vqtrain.data.dataset import Dataset, Split
-from vqtrain.models import VQVAE
-from vqtrain.models.tokenizer import Codes, Tokenizer
+from vqtrain.data.dataset import Dataset
 from vqtrain.pictures import Panel, sheet
 
 COLUMNS = 10
-STEPS = 9  # of an interpolation, both ends counted
+WEIGHTS = tuple(step / 8 for step in range(9))  # of the second end of an interpolation
 PAIRS = 6
 
 
@@ -24,41 +22,30 @@ def reconstruction_sheet(path: Path, dataset: Dataset, means: Tensor) -> None:
         means: `(N, C, *size)` decoder means of the test split.
     """
     rows, names = [], []
-    for index in _first_of_each_class(dataset.test.labels):
+    for index in reconstruction_rows(dataset.test.labels):
         rows += [dataset.test.x[index].float(), means[index]]
         names += ["original", "decoded"]
     title = "Held-out items and what is kept of them"
     sheet(path, [Panel(title, names, torch.stack(rows))], dataset.signal.levels)
 
 
-@torch.no_grad()
-def interpolation_sheet(path: Path, tokenizer: VQVAE, items: Split, codes: Codes) -> None:
-    """From one held-out item to another of the same class, through the code vectors between.
+def interpolation_sheet(path: Path, between: Tensor, dataset: Dataset, pairs: Tensor) -> None:
+    """From one held-out item to another of the same class, through the vectors between them.
 
-    The vectors between two codes are no codes, so this shows the decoder's space and not what the
-    prior could draw.
+    Vectors between codes are no codes, so this shows the decoder's space and not what a prior
+    could draw.
 
     Args:
         path: PNG to write.
-        tokenizer: on the device of the codes.
-        items: held-out items.
-        codes: theirs, one tensor per level.
+        between: `(P, len(WEIGHTS), C, *size)` decoded items.
+        dataset: whose test split was decoded.
+        pairs: `(P, 2)` of its rows, the two ends.
     """
-    pairs = pairs_of_a_class(items.labels)
-    first, second = (tokenizer.quantizer.decode(codes[0][pairs[:, end]]) for end in (0, 1))
-    labels = items.labels[pairs[:, 0]].to(first.device)
-    columns = [
-        tokenizer.likelihood.mean(tokenizer.decoder(torch.lerp(first, second, weight), labels))
-        for weight in torch.linspace(0, 1, STEPS).tolist()
-    ]
-    interpolation_panel(path, torch.stack(columns, dim=1).cpu(), items.x[pairs], tokenizer)
-
-
-def interpolation_panel(path: Path, between: Tensor, ends: Tensor, model: Tokenizer) -> None:
-    """Draws `(pairs, STEPS, C, *size)` decoded items between `(pairs, 2, C, *size)` real ones."""
-    rows = torch.cat((ends[:, :1].float(), between, ends[:, 1:].float()), dim=1)
-    title = "Between two held-out items (outermost) of a class, decoded"
-    sheet(path, [Panel(title, [""] * len(rows), rows)], model.signal.levels)
+    ends = dataset.test.x[pairs].float()
+    rows = torch.cat((ends[:, :1], between, ends[:, 1:]), dim=1)
+    names = [dataset.class_names[label] for label in dataset.test.labels[pairs[:, 0]]]
+    title = "Between two held-out items (outermost), decoded"
+    sheet(path, [Panel(title, names, rows)], dataset.signal.levels)
 
 
 def pairs_of_a_class(labels: Tensor) -> Tensor:
@@ -76,7 +63,7 @@ def pairs_of_a_class(labels: Tensor) -> Tensor:
     return torch.stack(pairs)
 
 
-def _first_of_each_class(labels: Tensor) -> tuple[Tensor, ...]:
+def reconstruction_rows(labels: Tensor) -> tuple[Tensor, ...]:
     """Two rows of at most `COLUMNS` items: one of every class in turn, then again."""
     by_class = [(labels == label).nonzero().flatten() for label in labels.unique()]
     turns = range(max(len(rows) for rows in by_class))

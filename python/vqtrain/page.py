@@ -17,7 +17,7 @@ Row = Sequence[str]
 
 
 class Section(NamedTuple):
-    """A heading and the HTML under it."""
+    """A heading, which may be empty, and the HTML under it."""
 
     title: str
     body: str
@@ -36,7 +36,10 @@ def write_page(
         warnings: shown above everything else, plain text.
     """
     body = [f'<p class="warning">{html.escape(warning)}</p>' for warning in warnings]
-    body += [f"<h2>{html.escape(s.title)}</h2>\n{s.body}" for s in sections if s.body]
+    for section in sections:
+        if section.body and section.title:
+            body.append(f"<h2>{html.escape(section.title)}</h2>")
+        body.append(section.body)
     template = resources.files("vqtrain") / "report_page.html"
     text = Template(template.read_text()).substitute(
         title=html.escape(title), lead=html.escape(lead), body="\n".join(body)

@@ -29,6 +29,8 @@ from vqtrain.report_tables import (
 )
 from vqtrain.runtime import stage, stage_seconds
 
+TITLES = {"vae": "VAE: reconstruction and KL"}
+
 
 def report(config: RunConfig, run: Path) -> None:
     """Draws the loss curves and writes the page."""
@@ -49,7 +51,7 @@ def sections(run: Path, m: dict[str, Any]) -> list[Section]:
     seconds = [(name, f"{s:.1f} s") for name, s in stage_seconds(run).items()]
     skipped = [(name, reason) for name, reason in m["skipped"].items()]
     return [
-        Section("At a glance", tiles(key_figures(m))),
+        Section("", tiles(key_figures(m))),
         Section("Samples", _samples(run)),
         Section("Reconstructions", _reconstructions(run, m)),
         Section("Bits per dimension", _bits(m)),
@@ -94,19 +96,20 @@ def _reconstructions(run: Path, m: dict[str, Any]) -> str:
 
 
 def _bits(m: dict[str, Any]) -> str:
-    told = "both are told the class" if m["conditional"] else "there are no classes to be told"
-    return (
-        note(
-            "A held-out item costs the bits of its codes under the prior and the bits of the item "
-            f"given its codes ({told}). Uniform, unigram and zstd are other ways to send the same "
-            "codes."
+    told = "The class is told." if m["conditional"] else "There are no classes."
+    if "kl_bpd" in m:
+        text = (
+            "A held-out item costs the bits that tell its latents from the standard normal, and "
+            f"the bits of the item given them: a bound, as the sum for codes is. {told}"
         )
-        + "".join(bits_tables(m))
-        + table(
-            ("the same items under", "bits/dim"),
-            ladder_rows(m),
+    else:
+        text = (
+            "A held-out item costs the bits of its codes under the prior, and the bits of the "
+            f"item given its codes. {told} Uniform, unigram and zstd are other ways to send the "
+            "same codes."
         )
-    )
+    rungs = table(("the same items under", "bits/dim"), ladder_rows(m))
+    return note(text) + "".join(bits_tables(m)) + rungs
 
 
 def _codes(run: Path, m: dict[str, Any]) -> str:
@@ -159,7 +162,7 @@ def _of_model(folder: str, m: dict[str, Any]) -> tuple[str, str, dict[str, float
     """Title, unit and reference lines of a model's chart."""
     if folder == "tokenizer":
         unit = "loss" if m.get("recon_bpd") is None else "bits/dim"
-        return "Tokenizer: reconstruction", unit, {}
+        return TITLES.get(m["tokenizer"], "Tokenizer: reconstruction"), unit, {}
     level = int(folder.removeprefix("prior-"))
     found = m["ledger"]["test"]["levels"][level]
     uniform = math.log2(found["num_embeddings"])

@@ -14,7 +14,14 @@ RUNGS = {
     "autoregressive": "softmax regression on earlier entries",
     "class_autoregressive": "softmax regression, class known",
 }
-CODED = ("prior_bpd", "unigram_bpd", "uniform_bpd", "zstd_bpd")  # ways to send the codes
+CODE_COLUMNS = {
+    "reconstruction": "recon_bpd",
+    "prior": "prior_bpd",
+    "unigram": "unigram_bpd",
+    "uniform": "uniform_bpd",
+    "zstd": "zstd_bpd",
+}
+KL_COLUMNS = {"reconstruction": "recon_bpd", "KL": "kl_bpd"}
 SETS = {"samples": "samples", "held_out": "held-out items", "train": "other training items"}
 
 
@@ -32,9 +39,8 @@ def key_figures(m: Metrics) -> list[tuple[str, str, str]]:
     """Name, value and yardstick of the few numbers that say most."""
     found = []
     if m["total_bpd"] is not None:
-        parts = f"reconstruction {m['recon_bpd']:.3f} + codes {m['prior_bpd']:.3f}"
-        if "kl_bpd" in m:
-            parts = f"reconstruction {m['recon_bpd']:.3f} + KL {m['kl_bpd']:.3f}"
+        second = f"KL {m['kl_bpd']:.3f}" if "kl_bpd" in m else f"codes {m['prior_bpd']:.3f}"
+        parts = f"reconstruction {m['recon_bpd']:.3f} + {second}"
         found.append(("bits/dim, held out", f"{m['total_bpd']:.3f}", parts))
     if "psnr" in m:
         floor = m.get("psnr_patches")
@@ -58,34 +64,23 @@ def key_figures(m: Metrics) -> list[tuple[str, str, str]]:
 
 
 def bits_tables(m: Metrics) -> list[str]:
-    """One table over the splits, and one over the levels where there are several."""
-    if "ledger" not in m:
-        return []
+    """One table over the splits, and one over the levels of codes."""
     splits = m["ledger"]
-    columns = [
-        ("total", "total_bpd"),
-        ("reconstruction", "recon_bpd"),
-        ("prior", "prior_bpd"),
-        ("unigram", "unigram_bpd"),
-        ("uniform", "uniform_bpd"),
-        ("zstd", "zstd_bpd"),
-    ]
+    columns = KL_COLUMNS if "kl_bpd" in m else CODE_COLUMNS
     rows = [
         (
             f"{name} ({part['items']} items)",
             _with_error(part["total_bpd"], part["total_standard_error"]),
-            *(_number(part[key]) for _, key in columns[1:]),
+            *(_number(part[key]) for key in columns.values()),
         )
         for name, part in splits.items()
     ]
-    found = [table(("split", *(name for name, _ in columns)), rows)]
-    head = ("level, top first", "bits/code", "uniform bits/code", "prior", *_names(columns[3:]))
-    found.append(table(head, _level_rows(splits["test"]), "Test split, each level of codes"))
+    found = [table(("split", "total", *columns), rows)]
+    if "kl_bpd" not in m:
+        ways = list(CODE_COLUMNS)[1:]
+        head = ("level, top first", "bits/code", "uniform bits/code", *ways)
+        found.append(table(head, _level_rows(splits["test"]), "Test split, each level of codes"))
     return found
-
-
-def _names(columns: list[tuple[str, str]]) -> tuple[str, ...]:
-    return tuple(name for name, _ in columns)
 
 
 def _level_rows(test: Metrics) -> list[Row]:
@@ -99,7 +94,7 @@ def _level_rows(test: Metrics) -> list[Row]:
                 f"{_grid(level['grid'])} codes of {level['num_embeddings']}",
                 per_code,
                 f"{math.log2(level['num_embeddings']):.3f}",
-                *(_number(level[key]) for key in CODED),
+                *(_number(level[key]) for key in list(CODE_COLUMNS.values())[1:]),
             )
         )
     return rows

@@ -5,6 +5,7 @@ from dataclasses import asdict
 from typing import Any
 
 from vqtrain import pictures
+from vqtrain.data import Dataset
 from vqtrain.measure.subject import Subject
 from vqtrain.metrics.coders import unigram
 from vqtrain.metrics.conditioning import conditioning
@@ -46,13 +47,13 @@ def measure_bits(subject: Subject, skipped: dict[str, str]) -> dict[str, Any]:
     }
 
 
-def measure_ladder(subject: Subject, skipped: dict[str, str]) -> dict[str, Any]:
+def measure_ladder(dataset: Dataset, skipped: dict[str, str]) -> dict[str, Any]:
     """Bits of simple models of the same items, for the total to pass."""
-    reason = unfit(subject.dataset.signal)
+    reason = unfit(dataset.signal)
     if reason is not None:
         skipped["ladder"] = reason
         return {}
-    rungs = ladder(subject.dataset)
+    rungs = ladder(dataset)
     return {"ladder": rungs, "ladder_class_bpd": rungs["class_independent"]}
 
 
@@ -109,7 +110,9 @@ def measure_conditioning(subject: Subject, skipped: dict[str, str]) -> dict[str,
 
 def bits_warnings(m: dict[str, Any]) -> list[str]:
     """What must hold for priors that have learned something, and does not."""
-    found = []
+    found: list[str] = []
+    if "levels" not in m:
+        return found
     prior, unigram_bits, uniform = m["prior_bpd"], m["unigram_bpd"], m["uniform_bpd"]
     if prior is not None and not prior < unigram_bits:
         found.append(

@@ -7,11 +7,11 @@ from torch import Tensor
 
 from vqtrain.data import Dataset, photos
 from vqtrain.data.rules import RULES
-from vqtrain.exhibits import interpolation_sheet, reconstruction_sheet
+from vqtrain.exhibits import WEIGHTS, interpolation_sheet, pairs_of_a_class, reconstruction_sheet
 from vqtrain.measure.subject import Subject
 from vqtrain.metrics.fidelity import fidelity
 from vqtrain.metrics.patches import through_patches
-from vqtrain.models import VQVAE
+from vqtrain.models.tokenizer import Codes
 
 
 @torch.no_grad()
@@ -32,15 +32,25 @@ def measure_reconstructions(subject: Subject, skipped: dict[str, str]) -> dict[s
         ]
     )
     reconstruction_sheet(subject.run / "reconstructions.png", subject.dataset, means)
-    if isinstance(subject.tokenizer, VQVAE):
-        interpolation_sheet(
-            subject.run / "interpolations.png", subject.tokenizer, items, coded.codes
-        )
+    _interpolations(subject, items.labels, coded.codes)
     return {
         **closeness(subject.config.data.name, subject.dataset, means),
         **read_by_rule(subject.config.data.name, subject.dataset, means),
         **_patch_floor(subject, skipped),
     }
+
+
+def _interpolations(subject: Subject, labels: Tensor, codes: Codes) -> None:
+    """Mixes the vectors of all levels alike."""
+    pairs, model = pairs_of_a_class(subject.dataset.test.labels), subject.tokenizer
+    first, second = (model.vectors(tuple(c[pairs[:, end]] for c in codes)) for end in (0, 1))
+    between = []
+    for weight in WEIGHTS:
+        mixed = tuple(torch.lerp(*ends, weight) for ends in zip(first, second, strict=True))
+        parameters = model.decode_vectors(mixed, labels[pairs[:, 0]])
+        between.append(model.likelihood.mean(parameters))
+    path = subject.run / "interpolations.png"
+    interpolation_sheet(path, torch.stack(between, 1).cpu(), subject.dataset, pairs)
 
 
 def closeness(name: str, dataset: Dataset, means: Tensor) -> dict[str, Any]:

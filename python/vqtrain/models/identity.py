@@ -69,7 +69,9 @@ class Identity(Tokenizer):
         self.signal.check(x)
         return ((x[:, 0] if self.signal.channels == 1 else x.movedim(1, -1)).long(),)
 
-    def decode(self, codes: Codes, labels: Tensor) -> Tensor:
-        self.check_codes(codes)
+    def vectors(self, codes: Codes) -> tuple[Tensor, ...]:
         level = codes[0].float()
-        return level[:, None] if self.signal.channels == 1 else level.movedim(-1, 1)
+        return (level[:, None] if self.signal.channels == 1 else level.movedim(-1, 1),)
+
+    def decode_vectors(self, vectors: tuple[Tensor, ...], labels: Tensor) -> Tensor:
+        return vectors[0]

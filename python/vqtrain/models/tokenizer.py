@@ -162,6 +162,15 @@ class Tokenizer(SignalModel):
 
     def decode(self, codes: Codes, labels: Tensor) -> Tensor:
         """Codes and `(B,)` labels to `(B, C * P, *size)` parameters of the likelihood."""
+        self.check_codes(codes)
+        return self.decode_vectors(self.vectors(codes), labels)
+
+    def vectors(self, codes: Codes) -> tuple[Tensor, ...]:
+        """Codes to the `(B, D, *grid)` vectors that they stand for, one tensor per level."""
+        raise NotImplementedError
+
+    def decode_vectors(self, vectors: tuple[Tensor, ...], labels: Tensor) -> Tensor:
+        """`decode` of vectors that need not be those of codes, such as points between them."""
         raise NotImplementedError
 
     def cost(self, x: Tensor, labels: Tensor) -> Tensor:

@@ -80,9 +80,11 @@ class VQVAE(Tokenizer):
     def encode(self, x: Tensor) -> Codes:
         return (self.quantizer.encode(self._vectors(x)),)
 
-    def decode(self, codes: Codes, labels: Tensor) -> Tensor:
-        self.check_codes(codes)
-        return self.decoder(self.quantizer.decode(codes[0]), labels)
+    def vectors(self, codes: Codes) -> tuple[Tensor, ...]:
+        return (self.quantizer.decode(codes[0]),)
+
+    def decode_vectors(self, vectors: tuple[Tensor, ...], labels: Tensor) -> Tensor:
+        return self.decoder(vectors[0], labels)
 
     def _vectors(self, x: Tensor) -> Tensor:
         return self.encoder(self.signal.scaled(x, next(self.encoder.parameters()).dtype))

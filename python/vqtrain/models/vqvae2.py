@@ -9,6 +9,7 @@ convolution; the decoder's first convolution takes over that part.
     vqk run shapes-vqvae2 --tokenizer.steps 100 --prior.steps 100
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -119,11 +120,12 @@ class VQVAE2(Tokenizer):
             chosen.append(quantizer.decode(codes[-1]))
         return tuple(codes)
 
-    def decode(self, codes: Codes, labels: Tensor) -> Tensor:
-        self.check_codes(codes)
+    def vectors(self, codes: Codes) -> tuple[Tensor, ...]:
         levels = zip(self._quantizers, codes, strict=True)
-        chosen = [quantizer.decode(indices) for quantizer, indices in levels]
-        return self.decoder(_joined(chosen), labels)
+        return tuple(quantizer.decode(indices) for quantizer, indices in levels)
+
+    def decode_vectors(self, vectors: tuple[Tensor, ...], labels: Tensor) -> Tensor:
+        return self.decoder(_joined(vectors), labels)
 
     @property
     def _quantizers(self) -> list[vq.nn.VectorQuantizer]:
@@ -146,7 +148,7 @@ class VQVAE2(Tokenizer):
         return self.to_vectors[level](features)
 
 
-def _joined(vectors: list[Tensor]) -> Tensor:
+def _joined(vectors: Sequence[Tensor]) -> Tensor:
     """Vectors of several levels on the grid of the last, the finest one, side by side."""
     return torch.cat([resize(v, vectors[-1].shape[2:]) for v in vectors], dim=1)
 
