@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import functools
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ import torch
 from benchmarks import fresh, gate, machine, peers, results, words
 from benchmarks.laboratory import Contender, Laboratory
 from benchmarks.replay import Clock
-from benchmarks.timing import Effort
+from benchmarks.timing import Effort, Samples
 
 _CLOCK = Clock()
 _ROWS = pytest.StashKey[list[results.Row]]()
@@ -60,7 +61,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
-        if _contender(item) is not None:
+        if "benchmark" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.benchmark(timer=_CLOCK))
 
 
@@ -97,11 +98,18 @@ def where(request: pytest.FixtureRequest) -> results.Row:
 
 
 @pytest.fixture
+def replay(benchmark: Any) -> Callable[[Samples], None]:
+    """Hands samples to pytest-benchmark."""
+    return functools.partial(_CLOCK.replay, benchmark)
+
+
+@pytest.fixture
 def measured(
     request: pytest.FixtureRequest,
     laboratory: Laboratory,
     where: results.Row,
     benchmark: Any,
+    replay: Callable[[Samples], None],
 ) -> Callable[[Contender], None]:
     """Measures a contender, keeps its row, and hands its samples to pytest-benchmark."""
 
@@ -119,7 +127,7 @@ def measured(
             (pytest.fail if failed else pytest.skip)(str(outcome.reason))
         benchmark.group = f"{contender.table}: {contender.case.together}"
         benchmark.extra_info.update(row)
-        _CLOCK.replay(benchmark, outcome.samples)
+        replay(outcome.samples)
 
     return measure
 

@@ -57,6 +57,13 @@ TIMES_OURS["converted_step"] = {
     }.items()
 }
 
+# case -> how many times as long as with a cache a plain forward per position takes, at least; one
+# thread.
+TIMES_CACHED_SAMPLING = {
+    "64 x 8, 32 x 32 of 512, batch 1": 40.0,
+    "64 x 8, 32 x 32 of 512, batch 16": 150.0,
+}
+
 # Our time with all codes equal over that on the plain case of the same size, at most.
 ALL_EQUAL_TIMES_PLAIN = 2.0
 # Our peak extra memory over the bytes of x, codebook and outputs, at most, at every size.

@@ -24,6 +24,7 @@ TESTS = {
         "tests/nn/test_ema.py",
         "tests/nn/test_residual_vq.py",
     ),
+    "code_sampling": ("tests/pipeline/test_pixelcnn.py",),
     "converted_step": (
         "tests/ops/test_vq_forward.py::test_agrees_with_the_textbook_in_float64",
         "tests/ops/test_vq_backward.py::test_gradients_are_within_the_error_budget",

@@ -15,7 +15,15 @@ import vqkernels
 
 ROOT = Path(__file__).resolve().parents[1]
 # What a number depends on; changed files elsewhere do not mark a commit as changed.
-_SOURCES = ("vqkernels", "csrc", "CMakeLists.txt", "setup.py", "benchmarks/peers", "tests")
+_SOURCES = (
+    "vqkernels",
+    "csrc",
+    "CMakeLists.txt",
+    "setup.py",
+    "benchmarks/peers",
+    "tests",
+    "python/vqtrain/priors",
+)
 _PEAK_SECONDS = 0.01
 
 
@@ -28,7 +36,7 @@ def name(device: torch.device, threads: int) -> str:
     version = ""
     if "cpu family" in described:  # virtual machines hide the model's name, not these
         version = f" ({described['cpu family']}/{described['model']})"
-    return f"{model}{version}, {threads} threads"
+    return f"{model}{version}, {threads} {'thread' if threads == 1 else 'threads'}"
 
 
 def commit() -> str:

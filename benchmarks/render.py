@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks import digits, plots, results, tables
+from benchmarks import code_sampling, digits, plots, results, tables
 from benchmarks.machine import ROOT
 from benchmarks.trust import table
 
@@ -28,6 +28,8 @@ _DOCUMENTS: dict[str, dict[str, Callable[[], str]]] = {
         "peak": tables.peak,
         "wrong": tables.wrong_rows,
         "codes": tables.codes,
+        "sampling": lambda: code_sampling.table("cpu"),
+        "sampling-gpu": lambda: code_sampling.table("cuda"),
         "details": tables.details,
         "gpu": tables.gpu,
     },

@@ -32,11 +32,11 @@ def row(contender: Contender, outcome: Outcome, where: Row) -> Row:
         **made,
         "version": provider.version(),
         "settings": outcome.settings,
-        "seconds": _rounded(seconds),
+        "seconds": rounded(seconds),
         "samples": len(outcome.samples.seconds),
         "calls_per_sample": outcome.samples.calls,
-        "times_ours": _rounded(outcome.times_ours),
-        "peak_flops": _rounded(outcome.peak),
+        "times_ours": rounded(outcome.times_ours),
+        "peak_flops": rounded(outcome.peak),
         "peak_share": outcome.peak and _short(speed / outcome.peak.median),
         "tflops": _short(speed / 1e12),
         "judged_rows": outcome.judged,
@@ -98,7 +98,8 @@ def _key(row: Row) -> tuple[str, ...]:
     return tuple(row[field] for field in _KEY)
 
 
-def _rounded(values: Quartiles | None) -> list[float] | None:
+def rounded(values: Quartiles | None) -> list[float] | None:
+    """Quartiles in four digits."""
     return None if values is None else [_short(value) for value in values]
 
 

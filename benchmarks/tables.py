@@ -159,9 +159,4 @@ def _title(table: str) -> str:
 
 
 def _caption(table: str) -> str:
-    listed = rows(table)
-    if not listed:
-        return ""
-    commits = ", ".join(dict.fromkeys(row["commit"] for row in listed))
-    machine, torch = listed[-1]["machine"], listed[-1]["torch"]
-    return f"\n\n{machine}, torch {torch}, commit {commits}."
+    return words.caption(rows(table))

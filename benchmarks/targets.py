@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 import speed_cases
 
-from benchmarks import floors, gpu_targets, peers, tables, words
+from benchmarks import code_sampling, floors, gpu_targets, peers, tables, words
 from benchmarks.peers import OURS
 from benchmarks.verdicts import Rows, Verdict, exact, field
 
@@ -75,19 +75,24 @@ def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--device", default="cpu", choices=("cpu", "cuda"))
     device = parser.parse_args(argv).device
-    measured = {
-        table: {
-            (row["case"], row["provider"]): row
-            for row in tables.rows(table, device)
-            if "skipped" not in row
-        }
-        for table in peers.TABLES
-    }
-    found = list((gpu_targets.verdicts if device == "cuda" else verdicts)(measured))
+    measured = {table: _measured(table, device) for table in peers.TABLES}
+    if device == "cuda":
+        found = list(gpu_targets.verdicts(measured))
+    else:
+        sampling = code_sampling.verdicts(_measured(code_sampling.TABLE, device))
+        found = [*verdicts(measured), *sampling]
     print(words.columns(list(map(_line, found))))
     missed = sum(not verdict.passed for verdict in found)
     print(f"{len(found) - missed} pass, {missed} missed")
     return int(missed > 0)
+
+
+def _measured(table: str, device: str) -> Rows:
+    return {
+        (row["case"], row["provider"]): row
+        for row in tables.rows(table, device)
+        if "skipped" not in row
+    }
 
 
 def _line(verdict: Verdict) -> list[str]:

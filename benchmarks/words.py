@@ -82,6 +82,14 @@ def cases(rows: list[Row]) -> dict[str, list[Row]]:
     return by_case
 
 
+def caption(rows: list[Row]) -> str:
+    """Where rows of one machine are from; empty without any."""
+    if not rows:
+        return ""
+    commits = ", ".join(dict.fromkeys(row["commit"] for row in rows))
+    return f"\n\n{rows[-1]['machine']}, torch {rows[-1]['torch']}, commit {commits}."
+
+
 def columns(table: list[list[str]]) -> str:
     """Cells in aligned columns."""
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]

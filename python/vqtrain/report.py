@@ -2,133 +2,172 @@
 
     vqk report runs/digits
 
-Reads RUN/metrics.json, the pictures, the logs and RUN/config.yaml. Writes RUN/curves.png and
-RUN/report.html, with the pictures inside it, so the file can be mailed and needs no network.
+Reads RUN/metrics.json, the pictures, the logs and RUN/config.yaml. Writes one RUN/curve-*.png for
+each model that was trained, and RUN/report.html, with the pictures inside it, so the file can be
+mailed and needs no network. A section is there if it was measured.
 """
 
-import base64
-import html
 import json
 import math
 import sys
-from importlib import resources
 from pathlib import Path
-from string import Template
 from typing import Any
 
 from vqtrain import pictures
 from vqtrain.config import RunConfig, parse
-from vqtrain.files import read_json, write_atomic
+from vqtrain.files import read_json
+from vqtrain.page import Section, folded, note, picture, side_by_side, table, tiles, write_page
+from vqtrain.report_tables import (
+    bits_tables,
+    code_rows,
+    headline,
+    key_figures,
+    ladder_rows,
+    neighbour_rows,
+    quality_rows,
+    reconstruction_rows,
+)
 from vqtrain.runtime import stage, stage_seconds
+
+TITLES = {"vae": "VAE: reconstruction and KL"}
 
 
 def report(config: RunConfig, run: Path) -> None:
     """Draws the loss curves and writes the page."""
-    with stage("report", run) as note:
+    with stage("report", run) as stage_note:
         metrics = read_json(run / "metrics.json", made_by=f"vqk eval {run}")
-        pictures.curves(run / "curves.png", _curves(run, metrics))
-        page = resources.files("vqtrain") / "report_page.html"
-        text = Template(page.read_text()).substitute(
-            name=html.escape(run.name),
-            total=f"{metrics['total_bpd']:.3f}",
-            warnings="".join(
-                f'<p class="warning">{html.escape(w)}</p>' for w in metrics["warnings"]
-            ),
-            ledger=_table(_ledger_rows(metrics)),
-            ladder=_table([(name, f"{bits:.3f}") for name, bits in _ladder(metrics)]),
-            scores=_table(_score_rows(metrics)),
-            seconds=_table([(name, f"{s:.1f} s") for name, s in stage_seconds(run).items()]),
-            config=html.escape((run / "config.yaml").read_text()),
-            **{
-                name: base64.b64encode((run / f"{name}.png").read_bytes()).decode()
-                for name in ("samples", "reconstructions", "usage", "curves")
-            },
+        write_page(
+            run / "report.html",
+            run.resolve().name,
+            headline(metrics),
+            sections(run, metrics),
+            metrics["warnings"],
         )
-        write_atomic(run / "report.html", text.encode())
-        note["result"] = str(run / "report.html")
+        stage_note["result"] = str(run / "report.html")
 
 
-def _ledger_rows(m: dict[str, Any]) -> list[tuple[str, ...]]:
+def sections(run: Path, m: dict[str, Any]) -> list[Section]:
+    """Everything on the page; a section that was not measured has no body."""
+    seconds = [(name, f"{s:.1f} s") for name, s in stage_seconds(run).items()]
+    skipped = [(name, reason) for name, reason in m["skipped"].items()]
     return [
-        ("", "bits/dim", "what it is"),
-        ("reconstruction", f"{m['recon_bpd']:.3f}", "-log2 p(x | codes, class)"),
-        ("+ prior", f"{m['prior_bpd']:.3f}", "-log2 p(codes | class)"),
-        ("= total", f"{m['total_bpd']:.3f}", f"standard error {m['standard_error_bpd']:.3f}"),
-        ("codes, unigram", f"{m['unigram_bpd']:.3f}", "instead of the prior: code frequencies"),
-        ("codes, uniform", f"{m['uniform_bpd']:.3f}", f"instead of the prior: log2 {m['K']} each"),
-    ]
-
-
-def _ladder(m: dict[str, Any]) -> list[tuple[str, float]]:
-    """The rungs and this model, costliest first."""
-    names = {
-        "uniform": "uniform pixels",
-        "independent": "independent pixels",
-        "class_independent": "independent pixels, class known",
-        "autoregressive": "softmax regression on earlier pixels",
-        "class_autoregressive": "softmax regression, class known",
-    }
-    rungs = [(names[key], bits) for key, bits in m["ladder"].items()]
-    rungs.append(("this model: codes + reconstruction, class known", m["total_bpd"]))
-    return sorted(rungs, key=lambda rung: -rung[1])
-
-
-def _score_rows(m: dict[str, Any]) -> list[tuple[str, ...]]:
-    return [
-        ("codes", f"{m['grids']}, K = {m['K']}"),
-        ("codes used (ceiling)", f"{m['usage']:.1%} ({m['usage_ceiling']:.1%})"),
-        ("perplexity", f"{m['perplexity']:.2f}"),
-        ("prior / uniform code bits", f"{m['prior_bpd'] / m['uniform_bpd']:.1%}"),
-        (
-            "conditioning gap (ceiling)",
-            f"{m['conditioning_gap_bits_per_image']:.2f} "
-            f"({m['conditioning_gap_ceiling']:.2f}) bits/image",
-        ),
-        ("PSNR of reconstructions", f"{m['psnr']:.1f} dB"),
-        (
-            f"label agreement of {m['samples']} samples (pixels drawn)",
-            f"{m['label_agreement']:.1%} ({m['label_agreement_drawn']:.1%})",
-        ),
-        (
-            "classification accuracy score (pixels drawn)",
-            f"{m['cas']:.1%} ({m['cas_drawn']:.1%})",
-        ),
-        ("the same classifier, trained on real digits", f"{m['classifier_on_real']:.1%}"),
-    ]
-
-
-def _table(rows: list[tuple[str, ...]]) -> str:
-    """An HTML table; a first row whose first cell is empty is its head."""
-    lines = []
-    for row in rows:
-        tag = "td" if row[0] else "th"
-        lines.append("<tr>" + "".join(f"<{tag}>{html.escape(c)}</{tag}>" for c in row) + "</tr>")
-    return "<table>" + "".join(lines) + "</table>"
-
-
-def _curves(run: Path, m: dict[str, Any]) -> list[pictures.Curve]:
-    uniform_per_code = math.log2(m["K"])
-    return [
-        pictures.Curve(
-            "Tokenizer: reconstruction", "bits/dim", *_log(run / "tokenizer" / "log.jsonl"), {}
-        ),
-        pictures.Curve(
-            "Prior: codes",
-            "bits/code",
-            *_log(run / "prior-0" / "log.jsonl"),
-            {
-                "uniform": uniform_per_code,
-                "unigram": uniform_per_code * m["unigram_bpd"] / m["uniform_bpd"],
-            },
+        Section("", tiles(key_figures(m))),
+        Section("Samples", _samples(run)),
+        Section("Reconstructions", _reconstructions(run, m)),
+        Section("Bits per dimension", _bits(m)),
+        Section("Codes", _codes(run, m)),
+        Section("Quality of the samples", _quality(run, m)),
+        Section("Training", side_by_side(*_curves(run, m))),
+        Section(
+            "The run",
+            table(("stage", "time"), seconds)
+            + table(("not measured", "because"), skipped)
+            + folded("Configuration", (run / "config.yaml").read_text()),
         ),
     ]
 
 
-def _log(path: Path) -> tuple[list[int], list[float], list[float]]:
-    """Steps, training and validation values of a fit."""
-    lines = [json.loads(line) for line in path.read_text().splitlines()]
-    steps = [line["step"] for line in lines]
-    return steps, [line["train"] for line in lines], [line["validation"] for line in lines]
+def _samples(run: Path) -> str:
+    sampler = run / "samples" / "samples.json"
+    facts = json.loads(sampler.read_text()) if sampler.is_file() else {}
+    keys = ("temperature", "top_k", "top_p", "guidance", "seed")
+    settings = ", ".join(f"{k.replace('_', '-')} {facts[k]}" for k in keys if k in facts)
+    return picture(
+        run / "samples.png",
+        "Uncurated samples, one row for each class",
+        f"The first samples of each class, none selected ({settings}).",
+        wide=True,
+    ) + picture(
+        run / "completions.png",
+        "Held-out items, the half that was given, and what the prior made of the rest",
+        "The codes of the first half are those of a held-out item; the prior draws the others.",
+    )
+
+
+def _reconstructions(run: Path, m: dict[str, Any]) -> str:
+    return side_by_side(
+        picture(run / "reconstructions.png", "Held-out items above their reconstructions"),
+        picture(
+            run / "interpolations.png",
+            "Decoded items between two held-out ones",
+            "The vectors of two held-out items of a class, mixed and decoded.",
+        ),
+    ) + table(("", "PSNR", "SSIM"), reconstruction_rows(m))
+
+
+def _bits(m: dict[str, Any]) -> str:
+    told = "The class is told." if m["conditional"] else "There are no classes."
+    if "kl_bpd" in m:
+        text = (
+            "A held-out item costs the bits that tell its latents from the standard normal, and "
+            f"the bits of the item given them: a bound, as the sum for codes is. {told}"
+        )
+    else:
+        text = (
+            "A held-out item costs the bits of its codes under the prior, and the bits of the "
+            f"item given its codes. {told} Uniform, unigram and zstd are other ways to send the "
+            "same codes."
+        )
+    rungs = table(("the same items under", "bits/dim"), ladder_rows(m))
+    return note(text) + "".join(bits_tables(m)) + rungs
+
+
+def _codes(run: Path, m: dict[str, Any]) -> str:
+    charts = [
+        picture(run / f"usage-{level}.png", f"How often each code of level {level} occurs")
+        for level in range(len(m.get("levels", ())))
+    ]
+    head = ("level", "codes", "used", "at most", "perplexity")
+    return side_by_side(*charts) + table(head, code_rows(m))
+
+
+def _quality(run: Path, m: dict[str, Any]) -> str:
+    return table(("", "samples", "real items"), quality_rows(m)) + side_by_side(
+        picture(
+            run / "neighbours.png",
+            "Distances to the nearest training item of samples, held-out and training items",
+            "Samples much closer to the training items than held-out items are would be copies. "
+            "Entries are drawn from the decoder: its means are close to everything.",
+        ),
+        table(
+            ("nearest training item", "5 %", "median", "95 %"),
+            neighbour_rows(m),
+        ),
+    )
+
+
+def _curves(run: Path, m: dict[str, Any]) -> list[str]:
+    """One chart for each model that left a log."""
+    found = []
+    for folder in (run / "tokenizer", *sorted(run.glob("prior-*"))):
+        if not (folder / "log.jsonl").is_file():
+            continue
+        lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
+        title, unit, references = _of_model(folder.name, m)
+        chart = pictures.Curve(
+            title,
+            unit,
+            [line["step"] for line in lines],
+            [line.get("train", line["loss"]) for line in lines],
+            [line["validation"] for line in lines],
+            references,
+        )
+        path = run / f"curve-{folder.name}.png"
+        pictures.curve(path, chart)
+        found.append(picture(path, f"Training and validation of {folder.name}"))
+    return found
+
+
+def _of_model(folder: str, m: dict[str, Any]) -> tuple[str, str, dict[str, float]]:
+    """Title, unit and reference lines of a model's chart."""
+    if folder == "tokenizer":
+        unit = "loss" if m.get("recon_bpd") is None else "bits/dim"
+        return TITLES.get(m["tokenizer"], "Tokenizer: reconstruction"), unit, {}
+    level = int(folder.removeprefix("prior-"))
+    found = m["ledger"]["test"]["levels"][level]
+    uniform = math.log2(found["num_embeddings"])
+    unigram = uniform * found["unigram_bpd"] / found["uniform_bpd"]
+    return f"Prior of level {level}", "bits/code", {"uniform": uniform, "unigram": unigram}
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -1,6 +1,11 @@
 """The whole chain: train tokenizer, extract, train prior, sample, eval, report.
 
-vqk run digits --out runs/try --tokenizer.steps 200 --prior.steps 200
+    vqk run digits --out runs/try --tokenizer.steps 200 --prior.steps 200
+    vqk run digits-table --jobs 2
+
+Called again on an interrupted run, it goes on: trainings from their last checkpoint, extraction
+from its last shard. What has finished with the same settings is not made again. A table is many
+such runs, see `vqtrain.table`.
 """
 
 import sys
@@ -9,6 +14,7 @@ from pathlib import Path
 
 import torch
 
+from vqtrain import table
 from vqtrain.config import RunConfig, parse
 from vqtrain.evaluate import evaluate
 from vqtrain.extract import extract
@@ -19,6 +25,7 @@ from vqtrain.train_prior import train_prior
 from vqtrain.train_tokenizer import train_tokenizer
 
 STAGES = (train_tokenizer, extract, train_prior, sample, evaluate, report)
+WITHOUT_CODES = (train_tokenizer, sample, evaluate, report)  # the VAE has no codes and no prior
 
 
 def run(config: RunConfig, folder: Path) -> None:
@@ -26,14 +33,18 @@ def run(config: RunConfig, folder: Path) -> None:
     begin = time.perf_counter()
     device = start(config).device
     print(f"[run] {folder} on {device}, {torch.get_num_threads()} threads, seed {config.seed}")
-    for chained in STAGES:
+    for chained in WITHOUT_CODES if config.tokenizer.kind == "vae" else STAGES:
         chained(config, folder)
     print(f"[run] done in {time.perf_counter() - begin:.1f} s: open {folder / 'report.html'}")
 
 
 def main(argv: list[str] | None = None) -> None:
-    """Runs the chain from the command line."""
-    run(*parse(sys.argv[1:] if argv is None else argv, "run"))
+    """Runs the chain, or a table of runs, from the command line."""
+    argv = sys.argv[1:] if argv is None else argv
+    if argv and argv[0] in table.tables():
+        table.main(argv)
+    else:
+        run(*parse(argv, "run"))
 
 
 if __name__ == "__main__":

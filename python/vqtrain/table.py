@@ -26,6 +26,7 @@ from typing import Any, NamedTuple
 import yaml
 
 from vqtrain.files import read_json, write_json
+from vqtrain.table_report import table_report
 
 SCHEMA = 1
 
@@ -81,11 +82,9 @@ def run_table(
     def make(row: Row, seed: int) -> bool:
         folder = _run_folder(out, row, seed)
         folder.mkdir(parents=True, exist_ok=True)
-        arguments = {**row.fields, **dict(field.split("=", 1) for field in fields)}
+        values = {**row.fields, **dict(field.split("=", 1) for field in fields)}
         command = [sys.executable, "-m", "vqtrain", "run", table.base, "--out", str(folder)]
-        command += ["--seed", str(seed)]
-        for key, value in arguments.items():
-            command += [f"--{key}", value if isinstance(value, str) else json.dumps(value)]
+        command += ["--seed", str(seed), *options(values)]
         with open(folder / "run.log", "a") as log:
             done = subprocess.run(command, stdout=log, stderr=subprocess.STDOUT, check=False)
         with printing:
@@ -100,6 +99,14 @@ def run_table(
         logs = ", ".join(str(_run_folder(out, *item) / "run.log") for item in failed)
         raise RuntimeError(f"every run of the table must succeed, got failures: see {logs}")
     return collect(table, out)
+
+
+def options(fields: dict[str, Any]) -> list[str]:
+    """Fields as `vqk run` takes them."""
+    return [
+        f"--{key}={value if isinstance(value, str) else json.dumps(value)}"
+        for key, value in fields.items()
+    ]
 
 
 def collect(table: Table, out: Path) -> dict[str, Any]:
@@ -166,6 +173,7 @@ def main(argv: list[str] | None = None) -> None:
         table = table._replace(seeds=tuple(arguments.seeds))
     out = arguments.out or Path("runs", arguments.table)
     run_table(table, out, arguments.jobs, arguments.set)
+    print(f"[table] open {table_report(out)}")
 
 
 if __name__ == "__main__":

@@ -3,13 +3,13 @@
     vqk train tokenizer digits --out runs/try --tokenizer.steps 200
 
 Reads the data set. Writes RUN/config.yaml and
-RUN/tokenizer/{model.safetensors,checkpoint.json,log.jsonl}. The step with the fewest
+RUN/tokenizer/{model.safetensors,config.json,log.jsonl}. The step with the fewest
 reconstruction bits on the validation images is kept.
 """
 
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -20,9 +20,11 @@ from vqtrain.data import Dataset, load_dataset, provenance
 from vqtrain.fit import fit
 from vqtrain.fit.order import Order
 from vqtrain.metrics.ledger import BITS
-from vqtrain.models import TOKENIZERS
-from vqtrain.models.tokenizer import Signal, Tokenizer
+from vqtrain.models import TOKENIZERS, VAE
+from vqtrain.models.tokenizer import Signal, SignalModel, Tokenizer
 from vqtrain.runtime import stage, start
+
+Model = TypeVar("Model", bound=SignalModel)
 
 
 def train_tokenizer(config: RunConfig, run: Path) -> None:
@@ -90,9 +92,16 @@ def load_tokenizer(config: RunConfig, run: Path) -> tuple[Tokenizer, dict[str, A
         ValueError: if it was trained on other data than `config` names (a test item of one split
             may be a training item of another).
     """
-    model, header = checkpoint.load(
-        run / "tokenizer", TOKENIZERS[config.tokenizer.kind], made_by=f"vqk train tokenizer {run}"
-    )
+    return _load(config, run, TOKENIZERS[config.tokenizer.kind])
+
+
+def load_vae(config: RunConfig, run: Path) -> tuple[VAE, dict[str, Any]]:
+    """Loads the run's VAE, which stands where a tokenizer would; see `load_tokenizer`."""
+    return _load(config, run, VAE)
+
+
+def _load(config: RunConfig, run: Path, kind: type[Model]) -> tuple[Model, dict[str, Any]]:
+    model, header = checkpoint.load(run / "tokenizer", kind, made_by=f"vqk train tokenizer {run}")
     asked = provenance(config.data, config.seed)
     if header["facts"]["data"] != asked:
         raise ValueError(

@@ -1,6 +1,7 @@
 """The masked prior: what it learns from, how it fills masks in, and what it refuses to say."""
 
 import dataclasses
+import itertools
 import math
 
 import pytest
@@ -76,21 +77,29 @@ def test_passes_unmask_by_the_cosine_schedule_and_never_change_a_code() -> None:
         assert torch.equal(tokens[tokens != K], final.flatten(1)[tokens != K])
 
 
-def test_without_noise_a_pass_keeps_the_codes_it_trusts_most() -> None:
-    config = MaskedConfig(width=16, layers=1, heads=2, passes=4, choice_temperature=0.0)
-    prior = Recorder(config, CodeSpace(K, (12,), LABELS)).eval()
+@pytest.mark.parametrize("choice_temperature", [0.0, 3.0])
+def test_a_pass_keeps_the_largest_confidences_with_gumbel_noise_that_falls(
+    choice_temperature: float,
+) -> None:
+    config = MaskedConfig(
+        width=16, layers=1, heads=2, passes=4, choice_temperature=choice_temperature
+    )
+    prior = Recorder(config, CodeSpace(K, (12,), LABELS)).double().eval()
     torch.nn.init.normal_(prior.network.head.weight)
-    labels = torch.tensor([0, 1])
+    labels = torch.arange(32) % LABELS  # enough that another scale changes some order
     greedy = Sampler(top_k=1)
-    final = prior.generate(labels, torch.Generator().manual_seed(0), greedy).flatten(1)
-    first, second = prior.seen[:2]
-    with torch.no_grad():
-        trust = prior(first, labels).softmax(1).amax(1)
-    kept = second != K
-    assert kept.sum(1).tolist() == [12 - int(12 * math.cos(math.pi / 8))] * 2
-    for row in range(2):
-        assert trust[row][kept[row]].min() > trust[row][~kept[row]].max()
-    assert torch.equal(second[kept], final[kept])
+    prior.generate(labels, torch.Generator().manual_seed(0), greedy)
+    uniforms = torch.rand(
+        4, 2, 32, 12, generator=torch.Generator().manual_seed(0), dtype=torch.float64
+    )
+    for i, (before, after) in enumerate(itertools.pairwise(prior.seen[:4])):
+        with torch.no_grad():
+            log_p = prior(before, labels).log_softmax(1).amax(1)
+        noise = torch.distributions.Gumbel(0.0, 1.0).icdf(uniforms[i, 1])
+        confidence = log_p + choice_temperature * (1 - (i + 1) / 4) * noise
+        kept, left = (before == K) & (after != K), after == K
+        for row in range(32):
+            assert confidence[row][kept[row]].min() > confidence[row][left[row]].max()
 
 
 def test_more_passes_than_positions_draw_one_code_at_a_time_and_stop() -> None:

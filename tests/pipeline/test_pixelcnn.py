@@ -93,6 +93,28 @@ def test_low_temperature_takes_the_most_likely_code() -> None:
         assert torch.equal(model(codes, labels).argmax(1), codes)
 
 
+def test_sampling_is_cached_unless_it_is_asked_not_to_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = make(CodeSpace(K, (2, 3), LABELS))
+    monkeypatch.setattr(GatedPixelCNN, "_features", None)
+    labels, generator = torch.arange(LABELS), torch.Generator().manual_seed(0)
+    assert model.generate(labels, generator).shape == (LABELS, 2, 3)
+    with pytest.raises(TypeError):
+        model.generate(labels, generator, cached=False)
+
+
+def test_dropout_is_never_sampled_and_guidance_needs_label_dropout() -> None:
+    model = make(CodeSpace(K, (2, 3), LABELS))
+    labels, generator = torch.arange(LABELS), torch.Generator()
+    with pytest.raises(RuntimeError, match="generate must be called in eval mode"):
+        model.train().generate(labels, generator)
+    plain = GatedPixelCNN(PixelCNNConfig(width=8), model.space).eval()
+    with pytest.raises(ValueError, match="guidance must be 1 for a prior trained without label"):
+        plain.generate(labels, generator, Sampler(guidance=2.0))
+    known = (torch.zeros(LABELS, 2, 3, dtype=torch.int64), torch.zeros(3, 2, dtype=torch.bool))
+    with pytest.raises(ValueError, match=r"a mask of shape \(2, 3\), got .* and \(3, 2\)"):
+        plain.generate(labels, generator, known=known)
+
+
 def test_a_description_rebuilds_the_model() -> None:
     model = make(CodeSpace(K, (4, 4), LABELS))
     twin = GatedPixelCNN.from_description(model.description()).double().eval()

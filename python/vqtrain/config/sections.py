@@ -5,7 +5,7 @@ from typing import Literal
 
 from vqtrain.codes import ExtractConfig
 from vqtrain.data import DataConfig
-from vqtrain.models.vqvae import VQVAEConfig
+from vqtrain.models import VAEConfig, VQVAE2Config, VQVAEConfig
 from vqtrain.priors import GPTConfig, MaskedConfig, PixelCNNConfig, PixelSNAILConfig
 
 
@@ -66,12 +66,17 @@ class TokenizerConfig(FitConfig):
     """The tokenizer: which model, its size and its training.
 
     Args:
-        kind: which of the models below.
+        kind: which of the models below; `identity` takes the signal's own levels as codes and is
+            not trained, `vae` has continuous latents and no prior.
         vqvae: one level of codes.
+        vqvae2: several levels of codes.
+        vae: the continuous counterpart.
     """
 
-    kind: Literal["vqvae"] = "vqvae"
+    kind: Literal["vqvae", "vqvae2", "vae", "identity"] = "vqvae"
     vqvae: VQVAEConfig = field(default_factory=VQVAEConfig)
+    vqvae2: VQVAE2Config = field(default_factory=VQVAE2Config)
+    vae: VAEConfig = field(default_factory=VAEConfig)
 
 
 @dataclass(frozen=True, kw_only=True)

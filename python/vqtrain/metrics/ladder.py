@@ -7,7 +7,8 @@
     class_autoregressive    the same with the class
 
 All are fitted on the clean training images; smoothing and penalty are chosen on validation; the
-test images are read once, at the end.
+test images are read once, at the end. The regressions have levels * dims^2 weights, so the ladder
+is for small pictures.
 """
 
 import math
@@ -19,17 +20,33 @@ from torch import Tensor
 
 from vqtrain.data.dataset import Dataset, Split
 from vqtrain.metrics.ledger import BITS
+from vqtrain.models.tokenizer import Signal
 
 SMOOTHING = (0.03, 0.1, 0.3, 1.0)
 PENALTIES = (0.3, 1.0)
+MOST_DIMS = 256
+MOST_LEVELS = 32
 
 
 # A fitted rung: images to the probability of each of their pixels, (N, P).
 Probabilities = Callable[[Split], Tensor]
 
 
+def unfit(signal: Signal) -> str | None:
+    """Why there is no ladder for this signal; None if there is one."""
+    if signal.dims <= MOST_DIMS and signal.levels <= MOST_LEVELS:
+        return None
+    return (
+        f"for at most {MOST_DIMS} dimensions of {MOST_LEVELS} levels, "
+        f"got {signal.dims} of {signal.levels}"
+    )
+
+
 def ladder(dataset: Dataset) -> dict[str, float]:
-    """Bits/dim of every rung on the test split; the images are taken on the CPU."""
+    """Bits/dim of every rung on the test split; the images are taken on the CPU.
+
+    Without classes, the class-conditional rungs equal those without a class.
+    """
     train, classes = dataset.clean_train(), len(dataset.class_names)
     rungs = {
         "independent": _best_histogram(train, dataset, 1),

@@ -9,9 +9,11 @@ from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, NamedTuple, TypeVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
+from vqtrain.models.levels import scaled
 from vqtrain.models.likelihood import Likelihood, NoLikelihoodError
+from vqtrain.pretrained import Pretrained
 
 __all__ = [
     "Codes",
@@ -80,10 +82,10 @@ class Signal:
     def scaled(self, x: Tensor, dtype: torch.dtype) -> Tensor:
         """Checked levels, from `0 .. levels - 1` to [-1, 1]."""
         self.check(x)
-        return x.to(dtype) * (2 / (self.levels - 1)) - 1
+        return scaled(x, self.levels, dtype)
 
 
-class SignalModel(nn.Module):
+class SignalModel(Pretrained):
     """A configuration and a signal make one of these; so does its description.
 
     Attributes:
@@ -110,21 +112,9 @@ class SignalModel(nn.Module):
         """Inverse of `description`, with fresh weights."""
         return cls(cls.config_type(**description["config"]), Signal(**description["signal"]))
 
-    def measure(self, parameters: Tensor, x: Tensor) -> tuple[Tensor, Tensor | None]:
-        """The reconstruction's share of a loss, per dimension, and `(B,)` nats if there are any.
-
-        Args:
-            parameters: `(B, C * P, *size)` of the likelihood.
-            x: `(B, C, *size)` integer levels.
-        """
-        if not self.likelihood.has_likelihood:
-            return self.likelihood.loss(parameters, x), None
-        nll = self.code_length(parameters, x)
-        return nll.mean() / self.signal.dims, nll
-
-    def code_length(self, parameters: Tensor, x: Tensor) -> Tensor:
-        """`(B,)` nats per item, -log p(x | parameters)."""
-        return -self.likelihood.log_prob(parameters, x).flatten(1).sum(1)
+    def cost(self, x: Tensor, labels: Tensor) -> Tensor:
+        """`(B,)`, what the best step is chosen by: nats per item, or squared errors."""
+        raise NotImplementedError
 
 
 class TokenizerOutput(NamedTuple):
@@ -172,7 +162,19 @@ class Tokenizer(SignalModel):
 
     def decode(self, codes: Codes, labels: Tensor) -> Tensor:
         """Codes and `(B,)` labels to `(B, C * P, *size)` parameters of the likelihood."""
+        self.check_codes(codes)
+        return self.decode_vectors(self.vectors(codes), labels)
+
+    def vectors(self, codes: Codes) -> tuple[Tensor, ...]:
+        """Codes to the `(B, D, *grid)` vectors that they stand for, one tensor per level."""
         raise NotImplementedError
+
+    def decode_vectors(self, vectors: tuple[Tensor, ...], labels: Tensor) -> Tensor:
+        """`decode` of vectors that need not be those of codes, such as points between them."""
+        raise NotImplementedError
+
+    def cost(self, x: Tensor, labels: Tensor) -> Tensor:
+        return self.likelihood.cost(self.decode(self.encode(x), labels), x)
 
     def nll(self, x: Tensor, labels: Tensor, codes: Codes | None = None) -> Tensor:
         """`(B,)` nats per item, -log p(x | z, label), for z = `codes` or the encoder's.
@@ -181,7 +183,7 @@ class Tokenizer(SignalModel):
             NoLikelihoodError: if the decoder is trained on a squared error.
         """
         codes = self.encode(x) if codes is None else codes
-        return self.code_length(self.decode(codes, labels), x)
+        return -self.likelihood.log_prob(self.decode(codes, labels), x).flatten(1).sum(1)
 
     def check_codes(self, codes: Codes) -> None:
         """Refuses codes of other grids, and a tensor where a tuple of them is meant."""

@@ -5,6 +5,7 @@ the mirror image, with transposed convolutions. One to three dimensions.
 """
 
 from dataclasses import dataclass
+from typing import Literal
 
 from torch import Tensor, nn
 
@@ -21,6 +22,10 @@ class TrunkConfig:
         residual_blocks: residual blocks in the encoder, and as many in the decoder (the paper: 2).
         dropout: dropout in the decoder's residual blocks.
         class_conditional: whether the decoder is told the label.
+        decoder: mirror is the encoder's mirror image; dilated is a WaveNet-like stack at the
+            signal's own rate, for sound.
+        dilated_layers: layers of the dilated decoder.
+        dilation_cycle: its dilations are 1, 2, 4 and so on, and start anew after this many.
     """
 
     hidden: int = 48
@@ -28,6 +33,9 @@ class TrunkConfig:
     residual_blocks: int = 2
     dropout: float = 0.0
     class_conditional: bool = True
+    decoder: Literal["mirror", "dilated"] = "mirror"
+    dilated_layers: int = 10
+    dilation_cycle: int = 10
 
 
 class ResidualBlock(nn.Module):
@@ -78,6 +86,14 @@ class Encoder(nn.Module):
         return self.layers(x)
 
 
+def upsampling(ndim: int, channels: int, times: int) -> nn.Sequential:
+    """Transposed convolutions, each of which doubles every axis."""
+    layers: list[nn.Module] = []
+    for _ in range(times):
+        layers += [CONV_TRANSPOSE[ndim](channels, channels, 4, 2, 1), nn.ReLU()]
+    return nn.Sequential(*layers)
+
+
 class Decoder(nn.Module):
     """`(B, inputs, *grid)` and labels to `(B, outputs, *grid * 2^n)`.
 
@@ -110,13 +126,10 @@ class Decoder(nn.Module):
             ),
             nn.ReLU(),
         )
-        upsampling: list[nn.Module] = []
-        for _ in range(upsamplings):
-            upsampling += [CONV_TRANSPOSE[ndim](hidden, hidden, 4, 2, 1), nn.ReLU()]
-        self.upsampling = nn.Sequential(*upsampling)
+        self.upsampling = upsampling(ndim, hidden, upsamplings)
         self.output = conv(hidden, outputs, 3, padding=1)
 
-    def forward(self, latents: Tensor, labels: Tensor) -> Tensor:
+    def forward(self, latents: Tensor, labels: Tensor | None = None) -> Tensor:
         x = self.input(latents)
         if self.label is not None:
             x = x + over_space(self.label(labels), self.ndim)

@@ -22,6 +22,8 @@ from vqtrain.priors.prior import CodeSpace, Known, Prior
 from vqtrain.priors.sampling import Sampler, draw, guided
 from vqtrain.priors.transformer import Transformer, TransformerConfig
 
+VALIDATION_MASKS = 16
+
 
 @dataclass(frozen=True, kw_only=True)
 class MaskedConfig(TransformerConfig):
@@ -60,6 +62,7 @@ class MaskedPrior(Prior):
     """
 
     exact_likelihood = False
+    bidirectional = True
     config_type = MaskedConfig
 
     def __init__(self, config: MaskedConfig, space: CodeSpace) -> None:
@@ -91,18 +94,18 @@ class MaskedPrior(Prior):
     def validation_loss(self, codes: Tensor, labels: Tensor, upper: Codes = ()) -> Tensor:
         """`(B,)` mean nats per masked code, under fixed masks that follow the schedule.
 
-        Every item sees the same masks, one for each sampling pass, so values of two models or two
-        steps differ by the models alone. It is a measure for choosing a step, not a likelihood.
+        Every item sees the same masks, so the values of two models or two steps differ by the
+        models alone. It is a measure for choosing a step, not a likelihood.
         """
         generator = torch.Generator().manual_seed(0)
         total = torch.zeros(len(codes), device=codes.device)
-        for step in range(self.config.passes):
-            count = math.ceil(_share_masked(step + 0.5, self.config.passes) * self.space.positions)
+        for step in range(VALIDATION_MASKS):
+            count = math.ceil(_share_masked(step + 0.5, VALIDATION_MASKS) * self.space.positions)
             order = torch.randperm(self.space.positions, generator=generator)
             masked = (order < count).view(1, *self.space.grid).to(codes.device)
             losses = self._losses(codes, masked.expand_as(codes), labels, upper)
             total = total + losses.flatten(1).sum(1) / count
-        return total / self.config.passes
+        return total / VALIDATION_MASKS
 
     def nll(self, codes: Tensor, labels: Tensor, upper: Codes = ()) -> NoReturn:
         """Raises `NoLikelihoodError`."""

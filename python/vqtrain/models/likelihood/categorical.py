@@ -38,5 +38,5 @@ class Categorical(Likelihood):
 
     def _draw(self, parameters: Tensor, uniforms: Tensor) -> Tensor:
         cdf = self.per_channel(parameters).double().softmax(1).cumsum(1)
-        # Rounding can leave the last sum below a uniform number.
-        return (cdf <= uniforms[:, None]).sum(1).clamp(max=self.levels - 1)
+        # The sum of all is not quite 1, and what follows the last likely level must not be drawn.
+        return (cdf <= uniforms[:, None] * cdf[:, -1:]).sum(1)

@@ -63,9 +63,13 @@ class Likelihood(nn.Module):
         """
         raise NotImplementedError
 
+    def cost(self, parameters: Tensor, x: Tensor) -> Tensor:
+        """What training minimises: `(B,)` nats per item."""
+        return -self.log_prob(parameters, x).flatten(1).sum(1)
+
     def loss(self, parameters: Tensor, x: Tensor) -> Tensor:
-        """What training minimises: 0-d, nats per dimension."""
-        return -self.log_prob(parameters, x).mean()
+        """The same as one number: 0-d, per dimension."""
+        return self.cost(parameters, x).mean() / x[0].numel()
 
     def per_channel(self, parameters: Tensor) -> Tensor:
         """`(B, C * P, *size)` to `(B, P, C, *size)`, in float32 at least."""

@@ -1,0 +1,1 @@
+"""What `vqk eval` measures of a run; each module gives one section of `metrics.json`."""
