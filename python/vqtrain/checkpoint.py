@@ -1,6 +1,6 @@
 """Checkpoints: one safetensors file whose header holds everything needed to rebuild the model.
 
-A single file replaced in one rename cannot disagree with itself; `checkpoint.json` beside it
+A single file replaced in one rename cannot disagree with itself; `config.json` beside it
 repeats the header for human readers and is never read back.
 """
 
@@ -17,6 +17,7 @@ from safetensors.torch import save as safetensors_save
 from vqtrain.files import write_atomic, write_json
 
 SCHEMA = 1
+FILES = ("model.safetensors", "config.json")
 
 
 class Describable(Protocol):
@@ -44,7 +45,7 @@ def save(folder: Path, model: Describable, facts: dict[str, Any]) -> None:
     """Writes a model atomically, in place of the one that is there.
 
     Args:
-        folder: gets `model.safetensors` and `checkpoint.json`.
+        folder: gets `model.safetensors` and `config.json`.
         model: any module with `description()`.
         facts: JSON values to keep with it, such as step and validation result.
     """
@@ -59,7 +60,7 @@ def save(folder: Path, model: Describable, facts: dict[str, Any]) -> None:
     tensors = {k: v.detach().cpu().contiguous().clone() for k, v in model.state_dict().items()}
     content = safetensors_save(tensors, metadata={"checkpoint": json.dumps(header)})
     write_atomic(folder / "model.safetensors", content)
-    write_json(folder / "checkpoint.json", header)
+    write_json(folder / "config.json", header)
 
 
 def load(folder: Path, kind: type[Model], made_by: str) -> tuple[Model, dict[str, Any]]:
