@@ -1,8 +1,11 @@
 """One typed configuration for a run: what it may say (`sections`) and how it is read (`parse`)."""
 
+from vqtrain.config.options import LEVEL, RESUME, take_options
 from vqtrain.config.parse import parse, presets, save
 from vqtrain.config.sections import (
+    CheckpointConfig,
     FitConfig,
+    LogConfig,
     PriorConfig,
     RunConfig,
     SampleConfig,
@@ -10,7 +13,11 @@ from vqtrain.config.sections import (
 )
 
 __all__ = [
+    "LEVEL",
+    "RESUME",
+    "CheckpointConfig",
     "FitConfig",
+    "LogConfig",
     "PriorConfig",
     "RunConfig",
     "SampleConfig",
@@ -18,4 +25,5 @@ __all__ = [
     "parse",
     "presets",
     "save",
+    "take_options",
 ]
