@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from vqtrain import checkpoint
 from vqtrain.files import read_json, write_json
+from vqtrain.models.likelihood import Likelihood
 from vqtrain.models.tokenizer import Codes, Tokenizer
 from vqtrain.pretrained import local
 from vqtrain.priors.prior import CodeSpace, Prior
@@ -35,12 +36,13 @@ class Samples(NamedTuple):
     Attributes:
         codes: `(B, *grid)` int64 of each level, top first.
         means: `(B, C, *size)` float32, expected levels given the codes.
-        drawn: `(B, C, *size)` uint8, levels drawn from the decoder's likelihood.
+        drawn: `(B, C, *size)` uint8, levels drawn from the decoder's likelihood; None where it
+            has only a squared error.
     """
 
     codes: Codes
     means: Tensor
-    drawn: Tensor
+    drawn: Tensor | None
 
 
 class Bits(NamedTuple):
@@ -203,10 +205,26 @@ class GenerativePipeline(nn.Module):
 
     def _decode(self, codes: Codes, labels: Tensor, generator: torch.Generator) -> Samples:
         parameters = self.tokenizer.decode(codes, labels)
-        means = self.tokenizer.likelihood.mean(parameters)
-        uniforms = torch.rand(means.shape, generator=generator, dtype=torch.float64)
-        drawn = self.tokenizer.likelihood.draw(parameters, uniforms.to(means.device))
-        return Samples(codes, means, drawn.to(torch.uint8))
+        return decoded(self.tokenizer.likelihood, parameters, codes, generator)
+
+
+def decoded(
+    likelihood: Likelihood, parameters: Tensor, codes: Codes, generator: torch.Generator
+) -> Samples:
+    """Means of a decoder's distributions, and entries drawn from them.
+
+    Args:
+        likelihood: of the decoder.
+        parameters: `(B, C * P, *size)`.
+        codes: what they were decoded from.
+        generator: CPU generator.
+    """
+    means = likelihood.mean(parameters)
+    if not likelihood.has_likelihood:
+        return Samples(codes, means, None)
+    uniforms = torch.rand(means.shape, generator=generator, dtype=torch.float64)
+    drawn = likelihood.draw(parameters, uniforms.to(means.device))
+    return Samples(codes, means, drawn.to(torch.uint8))
 
 
 def _parts(tokenizer: Tokenizer, priors: Sequence[Prior]) -> dict[str, Any]:

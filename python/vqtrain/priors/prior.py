@@ -80,6 +80,7 @@ class Prior(Pretrained):
     """
 
     exact_likelihood: ClassVar[bool] = True
+    bidirectional: ClassVar[bool] = False  # whether known codes are told to positions before them
     config_type: ClassVar[type]
 
     def __init__(self, config: Any, space: CodeSpace) -> None:
