@@ -45,6 +45,9 @@ def interpolation_sheet(path: Path, between: Tensor, dataset: Dataset, pairs: Te
     rows = torch.cat((ends[:, :1], between, ends[:, 1:]), dim=1)
     names = [dataset.class_names[label] for label in dataset.test.labels[pairs[:, 0]]]
     title = "Between two held-out items (outermost), decoded"
+    if dataset.signal.ndim != 2:  # too wide to stand side by side: from top to bottom instead
+        rows = rows.transpose(0, 1)
+        names = ["one item", *(f"{weight:.0%}" for weight in WEIGHTS), "another"]
     sheet(path, [Panel(title, names, rows)], dataset.signal.levels)
 
 

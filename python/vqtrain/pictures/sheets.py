@@ -114,5 +114,6 @@ def _waves(axes: Axes, items: Tensor, levels: int, row_names: Sequence[str]) -> 
             # The line keeps visible what the area cannot: a stretch of one value.
             axes.fill_between(x, lower, upper, color=ACCENT, linewidth=0.6)
     axes.set_yticks([-row for row in range(len(items))], row_names)
+    axes.set_ylim(0.6 - len(items), 0.6)
     axes.margins(x=0)
     no_frame(axes)
