@@ -9,6 +9,7 @@ import sys
 
 # Command words to the module whose main(argv) does it, imported only when it is asked for.
 COMMANDS = {
+    "init": ("vqtrain.init", "write a preset with every field explained, to edit"),
     "run": ("vqtrain.run", "all stages in order"),
     "train tokenizer": ("vqtrain.train_tokenizer", "train a VQ-VAE on images"),
     "extract": ("vqtrain.extract", "turn images into codes"),
@@ -23,8 +24,8 @@ USAGE = "\n".join(
         "",
         *(f"  {words:<16} {help_text}" for words, (_, help_text) in COMMANDS.items()),
         "",
-        "SOURCE is a preset (digits), a YAML file or a run folder.",
-        "`vqk COMMAND --help` lists every field.",
+        "SOURCE is a preset (digits, shapes-vqvae2, tones-1d, ...), a YAML file or a run folder.",
+        "`vqk COMMAND --help` lists every field, `vqk init PRESET` writes them to a file.",
     ]
 )
 

@@ -3,7 +3,7 @@
     vqk train tokenizer digits --out runs/try --tokenizer.steps 200
 
 Reads the data set. Writes RUN/config.yaml and
-RUN/tokenizer/{model.safetensors,checkpoint.json,log.jsonl}. The step with the fewest
+RUN/tokenizer/{model.safetensors,config.json,log.jsonl}. The step with the fewest
 reconstruction bits on the validation images is kept.
 """
 

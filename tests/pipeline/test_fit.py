@@ -134,7 +134,7 @@ def test_a_checkpoint_rebuilds_the_model_bit_for_bit(tmp_path: Path) -> None:
     codes, labels = torch.randint(4, (2, 2, 2)), torch.tensor([0, 1])
     assert torch.equal(back(codes, labels), model(codes, labels))
     assert header["fingerprint"] == checkpoint.fingerprint(model) == checkpoint.fingerprint(back)
-    assert json.loads((tmp_path / "checkpoint.json").read_text()) == header
+    assert json.loads((tmp_path / "config.json").read_text()) == header
 
 
 def test_the_fingerprint_sees_every_weight_and_the_description() -> None:

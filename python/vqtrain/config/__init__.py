@@ -1,6 +1,6 @@
 """One typed configuration for a run: what it may say (`sections`) and how it is read (`parse`)."""
 
-from vqtrain.config.parse import parse, presets, save
+from vqtrain.config.parse import locate, parse, presets, read, save
 from vqtrain.config.sections import (
     FitConfig,
     PriorConfig,
@@ -15,7 +15,9 @@ __all__ = [
     "RunConfig",
     "SampleConfig",
     "TokenizerConfig",
+    "locate",
     "parse",
     "presets",
+    "read",
     "save",
 ]
