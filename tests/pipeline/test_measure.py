@@ -38,6 +38,7 @@ def test_real_items_given_as_samples_pass_every_question(tmp_path: Path, name: s
     samples = {"labels": real.labels, "means": real.x.float(), "drawn": real.x}
     m = measured(tmp_path, name, dataset, samples)
     assert m["skipped"] == {}
+    assert m["classifier_on_real"] > 0.4
     assert m["label_agreement"] >= 0.9 * m["classifier_on_real"]
     distance = m["local_distances"]["fd_local"]
     assert distance["interval"][0] < distance["floor_interval"][1]

@@ -94,5 +94,7 @@ def test_exhibits_show_each_class_in_turn_and_pairs_of_one_class() -> None:
     labels = torch.tensor([0, 0, 0, 0, 1, 1, 1, 1])
     assert [rows.tolist() for rows in reconstruction_rows(labels)] == [[0, 4, 1, 5], [2, 6, 3, 7]]
     assert [len(rows) for rows in reconstruction_rows(torch.arange(360) % 24)] == [COLUMNS] * 2
+    no_classes = reconstruction_rows(torch.zeros(191))
+    assert torch.cat(no_classes).tolist() == list(range(0, 191, 10))
     assert pairs_of_a_class(labels).tolist() == [[0, 1], [4, 5], [2, 3], [6, 7]]
     assert len(pairs_of_a_class(torch.zeros(99))) == 6

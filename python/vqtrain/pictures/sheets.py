@@ -16,6 +16,7 @@ WAVES = 4  # sounds in a row
 WAVE_COLUMNS = 160
 WAVE_HEIGHT = 0.5  # inches
 TITLE_HEIGHT = 0.45  # inches
+LETTER = 0.09  # inches of a row's name
 
 
 class Panel(NamedTuple):
@@ -42,7 +43,8 @@ def sheet(path: Path, panels: Sequence[Panel], levels: int, width: float = WIDTH
         width: inches of a panel.
     """
     shown = [_fitting(panel.items) for panel in panels]
-    height = max(_height(items, width) for items in shown) + TITLE_HEIGHT
+    names = max(len(name) for panel in panels for name in panel.row_names) * LETTER
+    height = max(_height(items, width - names) for items in shown) + TITLE_HEIGHT
     with figure(path, height, [width] * len(panels)) as axes:
         for ax, panel, items in zip(axes, panels, shown, strict=True):
             ax.set_title(panel.title)
@@ -91,7 +93,7 @@ def _height(items: Tensor, width: float) -> float:
     if items.ndim == 4:
         return len(items) * WAVE_HEIGHT
     rows, columns, _, tall, wide = items.shape
-    return 0.9 * width * rows * (tall + 1) / (columns * (wide + 1))
+    return 0.95 * width * rows * (tall + 1) / (columns * (wide + 1))
 
 
 def _images(axes: Axes, items: Tensor, levels: int, row_names: Sequence[str]) -> None:
