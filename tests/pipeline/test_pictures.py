@@ -10,6 +10,7 @@ from PIL import Image
 from vqtrain import pictures
 from vqtrain.exhibits import COLUMNS, pairs_of_a_class, reconstruction_rows
 from vqtrain.metrics.usage import code_usage
+from vqtrain.pictures import sheets
 from vqtrain.pictures.tiles import envelope, filmstrip, montage
 
 
@@ -67,6 +68,18 @@ def test_every_kind_of_signal_has_a_sheet(
     # Something is drawn in each half, that is, in each of the two panels.
     for half in np.array_split(pixels, 2, axis=1):
         assert (half < 200).mean() > 0.01
+
+
+def test_samples_without_classes_fill_rows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sheets, "sheet", lambda _, panels, *__, **___: drawn.extend(panels))
+    drawn: list[pictures.Panel] = []
+    items = torch.arange(20).view(1, 20, 1, 1, 1)
+    pictures.sample_sheet(tmp_path / "s.png", items.float(), None, ["photo"], 256, 1.0)
+    (panel,) = drawn
+    assert panel.items.flatten(1).tolist() == [[6 * r + c for c in range(6)] for r in range(3)]
+    assert panel.row_names == ["", "", ""]
 
 
 def test_charts_take_one_code_and_thousands(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ WAVES = 4  # sounds in a row
 WAVE_COLUMNS = 160
 WAVE_HEIGHT = 0.5  # inches
 TITLE_HEIGHT = 0.45  # inches
+ROW = 6  # samples without a class in a row
 LETTER = 0.09  # inches of a row's name
 
 
@@ -64,6 +65,8 @@ def sample_sheet(
 ) -> None:
     """One row per class: the first samples as decoder means, and the same codes with pixels drawn.
 
+    Without classes, the samples are in rows of equal length.
+
     Args:
         path: PNG to write.
         means: `(classes, shown, C, *size)` levels.
@@ -72,11 +75,21 @@ def sample_sheet(
         levels: number of levels.
         temperature: of the prior, for the title.
     """
+    if len(class_names) == 1:
+        means, drawn = _in_rows(means), None if drawn is None else _in_rows(drawn)
+        class_names = [""] * len(means)
     title = f"Samples at temperature {temperature:g}, uncurated"
     panels = [Panel(f"{title}: mean of the decoder", class_names, means)]
     if drawn is not None:
         panels.append(Panel("The same codes, drawn from the decoder", class_names, drawn))
     sheet(path, panels, levels, width=6.5)
+
+
+def _in_rows(items: Tensor) -> Tensor:
+    """`(1, n, ...)` to `(n // ROW, ROW, ...)`; fewer than a row stay one."""
+    length = min(ROW, items.shape[1])
+    whole = items.shape[1] // length * length
+    return items[0, :whole].unflatten(0, (-1, length))
 
 
 def _fitting(items: Tensor) -> Tensor:
