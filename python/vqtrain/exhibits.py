@@ -54,7 +54,7 @@ def interpolation_sheet(path: Path, between: Tensor, dataset: Dataset, pairs: Te
 def pairs_of_a_class(labels: Tensor) -> Tensor:
     """`(P, 2)` rows: the first two items of each of the first `PAIRS` classes.
 
-    With fewer classes, further items of them.
+    With fewer classes, further items of them; none at all where no class has two.
     """
     classes = labels.unique().tolist()
     pairs: list[Tensor] = []
@@ -63,7 +63,7 @@ def pairs_of_a_class(labels: Tensor) -> Tensor:
             rows = (labels == label).nonzero().flatten()[2 * turn : 2 * turn + 2]
             if len(rows) == 2 and len(pairs) < PAIRS:
                 pairs.append(rows)
-    return torch.stack(pairs)
+    return torch.stack(pairs) if pairs else torch.zeros(0, 2, dtype=torch.int64)
 
 
 def reconstruction_rows(labels: Tensor) -> tuple[Tensor, ...]:

@@ -106,7 +106,7 @@ def _reconstructions(run: Path, m: dict[str, Any]) -> str:
 
 
 def _bits(m: dict[str, Any]) -> str:
-    told = "The class is told." if m["conditional"] else "There are no classes."
+    told = _told(m)
     if "kl_bpd" in m:
         text = (
             "A held-out item costs the bits that tell its latents from the standard normal, and "
@@ -120,6 +120,12 @@ def _bits(m: dict[str, Any]) -> str:
         )
     rungs = table(("the same items under", "bits/dim"), ladder_rows(m))
     return note(text) + "".join(bits_tables(m)) + rungs
+
+
+def _told(m: dict[str, Any]) -> str:
+    """What of the model knows the class, on which every bit depends."""
+    told = [name for name in ("decoder", "prior") if m.get(f"{name}_conditional")]
+    return f"Told the class: {' and '.join(told)}." if told else "Nothing is told a class."
 
 
 def _codes(run: Path, m: dict[str, Any]) -> str:

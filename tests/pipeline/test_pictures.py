@@ -111,3 +111,4 @@ def test_exhibits_show_each_class_in_turn_and_pairs_of_one_class() -> None:
     assert torch.cat(no_classes).tolist() == list(range(0, 191, 10))
     assert pairs_of_a_class(labels).tolist() == [[0, 1], [4, 5], [2, 3], [6, 7]]
     assert len(pairs_of_a_class(torch.zeros(99))) == 6
+    assert pairs_of_a_class(torch.arange(5)).shape == (0, 2)
