@@ -24,8 +24,8 @@ USAGE = "\n".join(
         "",
         *(f"  {words:<16} {help_text}" for words, (_, help_text) in COMMANDS.items()),
         "",
-        "SOURCE is a preset (digits), a YAML file or a run folder.",
-        "`vqk COMMAND --help` lists every field.",
+        "SOURCE is a preset (digits, shapes-vqvae2, tones-1d, ...), a YAML file or a run folder.",
+        "`vqk COMMAND --help` lists every field, `vqk init PRESET` writes them to a file.",
     ]
 )
 

@@ -180,9 +180,9 @@ def test_an_unknown_source_or_command_lists_the_known_ones(
 ) -> None:
     with pytest.raises(SystemExit):
         main(["run", "digitz"])
-    assert "source must be a preset (digits), a YAML file or a run folder, got 'digitz'" in (
-        capsys.readouterr().err
-    )
+    complaint = capsys.readouterr().err
+    assert "source must be a preset (cifar-paper, digits," in complaint
+    assert "a YAML file or a run folder, got 'digitz': did you mean 'digits'?" in complaint
     assert main(["trian", "tokenizer"]) == 2
     assert "command must be one of init, run, train tokenizer" in capsys.readouterr().err
 

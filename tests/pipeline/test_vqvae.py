@@ -133,3 +133,57 @@ def test_a_signal_names_what_is_wrong_with_it(change: dict[str, object], message
     signal = Signal((8, 8), channels=1, levels=17)
     with pytest.raises(ValueError, match=message):
         dataclasses.replace(signal, **change)  # type: ignore[arg-type]
+
+
+def test_code_maps_add_an_axis_of_codes_out_of_one_codebook() -> None:
+    model = make(code_maps=3, downsamplings=1)
+    x, labels = images(5, 1, 8, 8), torch.zeros(5, dtype=torch.long)
+    model(x, labels)
+    model.eval()
+    codes = model.encode(x)
+    assert model.code_grids == ((4, 4, 3),)
+    assert codes[0].shape == (5, 4, 4, 3)
+    assert torch.equal(model(x, labels).codes[0], codes[0])
+    assert [tuple(b.shape) for n, b in model.named_buffers() if n.endswith("codebook")] == [(6, 4)]
+    moved = codes[0].clone()
+    moved[..., 2] = (moved[..., 2] + 1) % 6
+    assert not torch.equal(model.decode((moved,), labels), model.decode(codes, labels))
+    for size, maps in (((4, 4, 8), 2), ((8, 8), 0)):
+        with pytest.raises(ValueError, match="code_maps must be at least 1, and 1 on a grid of"):
+            make(size=size, code_maps=maps)
+
+
+def test_a_codebook_trained_by_gradient_is_a_parameter_and_moves_with_the_optimizer() -> None:
+    model = make(codebook_update="gradient")
+    x, labels = images(16, 1, 8, 8), torch.arange(16) % 4
+    model(x, labels)  # k-means draws the codebook
+    before = model.quantizer.codebook.detach().clone()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    output = model(x, labels)
+    output.loss.backward()
+    gradient = model.quantizer.codebook.grad
+    optimizer.step()
+    assert "quantizer.codebook" in dict(model.named_parameters())
+    assert torch.equal(model.quantizer.codebook, before - 0.1 * gradient)
+
+
+def test_the_dilated_decoder_reaches_as_far_as_its_dilations_add_up_to() -> None:
+    # 1 + 2 + 4 + 1 + 2 of the layers, 1 of the input convolution at the rate of the codes, and
+    # half of each 4-wide transposed convolution.
+    model = make(
+        size=(256,), decoder="dilated", dilated_layers=5, dilation_cycle=3, downsamplings=1
+    ).eval()
+    codes, labels = torch.zeros(1, 128, dtype=torch.long), torch.zeros(1, dtype=torch.long)
+    moved = codes.clone()
+    moved[0, 64] = 1
+    difference = model.decode((moved,), labels) - model.decode((codes,), labels)
+    seen = difference.abs().sum((0, 1)).nonzero().flatten()
+    assert (seen.min().item(), seen.max().item()) == (128 - 2 - 1 - 10, 129 + 2 + 1 + 10)
+
+
+def test_the_label_reaches_every_layer_of_the_dilated_decoder() -> None:
+    model = make(size=(16,), decoder="dilated", dilated_layers=3)
+    tables = [n for n, _ in model.named_parameters() if n.endswith("label.weight")]
+    assert len(tables) == 3
+    unconditional = make(size=(16,), decoder="dilated", class_conditional=False)
+    assert not any("label" in n for n, _ in unconditional.named_parameters())

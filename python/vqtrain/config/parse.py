@@ -7,6 +7,7 @@ refused with the name of the field that was meant.
 
 import argparse
 import dataclasses
+import difflib
 import glob
 from importlib import resources
 from pathlib import Path
@@ -93,9 +94,11 @@ def locate(source: str) -> Source:
         return Source(path / "config.yaml", path)
     if path.is_file():
         return Source(path, Path("runs", path.stem))
+    meant = difflib.get_close_matches(source, presets(), n=1)
+    hint = f": did you mean {meant[0]!r}?" if meant else ""
     raise ValueError(
         f"source must be a preset ({', '.join(presets())}), a YAML file or a run folder, "
-        f"got {source!r}"
+        f"got {source!r}{hint}"
     )
 
 
