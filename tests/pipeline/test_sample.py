@@ -12,7 +12,7 @@ from vqtrain.completions import WAYS
 from vqtrain.config import RunConfig
 from vqtrain.config.sections import PriorConfig, SampleConfig, TokenizerConfig
 from vqtrain.data import Dataset, load_dataset, provenance
-from vqtrain.models import VAE, Tokenizer, VAEConfig, VQVAE2Config, VQVAEConfig
+from vqtrain.models import VAE, Identity, Tokenizer, VAEConfig, VQVAE2Config, VQVAEConfig
 from vqtrain.priors import MaskedConfig, PixelCNNConfig
 from vqtrain.priors.prior import CodeSpace
 from vqtrain.sample import load_samples, sample
@@ -54,7 +54,8 @@ def untrained(config: RunConfig, run: Path) -> Dataset:
         vae = VAE(config.tokenizer.vae, dataset.signal)
         checkpoint.save(run / "tokenizer", vae, facts)
         return dataset
-    tokenizer = make_tokenizer(config, dataset.signal)
+    identity = config.tokenizer.kind == "identity"
+    tokenizer = Identity(dataset.signal) if identity else make_tokenizer(config, dataset.signal)
     assert isinstance(tokenizer, Tokenizer)
     tokenizer.train()(dataset.test.x, dataset.test.labels)  # k-means fills the codebooks
     tokenizer.eval()
