@@ -1,6 +1,6 @@
 """Checkpoints: one safetensors file whose header holds everything needed to rebuild the model.
 
-A single file replaced in one rename cannot disagree with itself; `checkpoint.json` beside it
+A single file replaced in one rename cannot disagree with itself; `config.json` beside it
 repeats the header for human readers and is never read back.
 """
 
@@ -17,6 +17,7 @@ from safetensors.torch import save as safetensors_save
 from vqtrain.files import write_atomic, write_json
 
 SCHEMA = 1
+FILES = ("model.safetensors", "config.json")
 
 
 class Describable(Protocol):
@@ -44,7 +45,7 @@ def save(folder: Path, model: Describable, facts: dict[str, Any]) -> None:
     """Writes a model atomically, in place of the one that is there.
 
     Args:
-        folder: gets `model.safetensors` and `checkpoint.json`.
+        folder: gets `model.safetensors` and `config.json`.
         model: any module with `description()`.
         facts: JSON values to keep with it, such as step and validation result.
     """
@@ -59,7 +60,32 @@ def save(folder: Path, model: Describable, facts: dict[str, Any]) -> None:
     tensors = {k: v.detach().cpu().contiguous().clone() for k, v in model.state_dict().items()}
     content = safetensors_save(tensors, metadata={"checkpoint": json.dumps(header)})
     write_atomic(folder / "model.safetensors", content)
-    write_json(folder / "checkpoint.json", header)
+    write_json(folder / "config.json", header)
+
+
+def read_header(folder: Path, made_by: str) -> dict[str, Any]:
+    """What was kept with the weights: `kind`, `fingerprint`, `description` and `facts`.
+
+    Args:
+        folder: what `save` was given.
+        made_by: command that writes this checkpoint, for the error text.
+
+    Raises:
+        FileNotFoundError: if there is no checkpoint.
+        ValueError: if the file is damaged or of another schema.
+    """
+    path = folder / "model.safetensors"
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is missing: run `{made_by}` first")
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            metadata = file.metadata()
+    except safetensors.SafetensorError as error:
+        raise ValueError(f"{path} must be a whole safetensors file, got: {error}") from error
+    header: dict[str, Any] = json.loads((metadata or {}).get("checkpoint", "{}"))
+    if header.get("schema") != SCHEMA:
+        raise ValueError(f"{path} must have schema {SCHEMA}, got {header.get('schema')!r}")
+    return header
 
 
 def load(folder: Path, kind: type[Model], made_by: str) -> tuple[Model, dict[str, Any]]:
@@ -71,26 +97,15 @@ def load(folder: Path, kind: type[Model], made_by: str) -> tuple[Model, dict[str
         made_by: command that writes this checkpoint, for the error text.
 
     Returns:
-        The model and the header (`fingerprint`, `facts`, ...).
+        The model and its header, see `read_header`.
 
     Raises:
         FileNotFoundError: if there is no checkpoint.
         ValueError: if the file is damaged, of another kind or of another schema.
     """
-    path = folder / "model.safetensors"
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} is missing: run `{made_by}` first")
-    try:
-        with safetensors.safe_open(path, framework="pt") as file:
-            metadata = file.metadata()
-        tensors = safetensors_load(path.read_bytes())
-    except safetensors.SafetensorError as error:
-        raise ValueError(f"{path} must be a whole safetensors file, got: {error}") from error
-    header: dict[str, Any] = json.loads((metadata or {}).get("checkpoint", "{}"))
-    expected = {"schema": SCHEMA, "kind": kind.__name__}
-    for key, value in expected.items():
-        if header.get(key) != value:
-            raise ValueError(f"{path} must have {key} {value!r}, got {header.get(key)!r}")
+    header, path = read_header(folder, made_by), folder / "model.safetensors"
+    if header["kind"] != kind.__name__:
+        raise ValueError(f"{path} must have kind {kind.__name__!r}, got {header['kind']!r}")
     model: Model = kind.from_description(header["description"])  # type: ignore[attr-defined]
-    model.load_state_dict(tensors)
+    model.load_state_dict(safetensors_load(path.read_bytes()))
     return model.eval(), header

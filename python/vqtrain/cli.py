@@ -9,6 +9,7 @@ import sys
 
 # Command words to the module whose main(argv) does it, imported only when it is asked for.
 COMMANDS = {
+    "init": ("vqtrain.init", "write a preset with every field explained, to edit"),
     "run": ("vqtrain.run", "all stages in order"),
     "train tokenizer": ("vqtrain.train_tokenizer", "train a VQ-VAE on images"),
     "extract": ("vqtrain.extract", "turn images into codes"),
@@ -23,8 +24,8 @@ USAGE = "\n".join(
         "",
         *(f"  {words:<16} {help_text}" for words, (_, help_text) in COMMANDS.items()),
         "",
-        "SOURCE is a preset (digits), a YAML file or a run folder.",
-        "`vqk COMMAND --help` lists every field.",
+        "SOURCE is a preset (digits, shapes-vqvae2, tones-1d, ...), a YAML file or a run folder.",
+        "`vqk COMMAND --help` lists every field, `vqk init PRESET` writes them to a file.",
     ]
 )
 
@@ -33,8 +34,8 @@ def main(argv: list[str] | None = None) -> int:
     """Runs one command.
 
     Returns:
-        0, or 1 after a contract was broken or a file is missing (the text goes to stderr). A
-        usage error exits with 2, as argparse does.
+        0, or 1 after a contract was broken, a file is missing or the disk is full (the text goes
+        to stderr). A usage error exits with 2, as argparse does.
     """
     argv = sys.argv[1:] if argv is None else argv
     if not argv or argv[0] in ("-h", "--help"):
@@ -46,7 +47,7 @@ def main(argv: list[str] | None = None) -> int:
             module = importlib.import_module(COMMANDS[words][0])
             try:
                 module.main(argv[length:])
-            except (ValueError, FileNotFoundError) as error:
+            except (ValueError, OSError) as error:
                 print(f"vqk {words}: {error}", file=sys.stderr)
                 return 1
             return 0

@@ -1,15 +1,19 @@
-"""Stage 4: draw codes from the prior, class by class, and decode them.
+"""Stage 4: draw codes from the priors, class by class, decode them, and complete held-out items.
 
     vqk sample runs/digits --sample.per_class 20
 
-Reads RUN/tokenizer and RUN/prior-0, RUN/prior-1 and so on. Writes
-RUN/samples/samples.safetensors (codes, labels, decoder means, pixels drawn from the decoder),
-RUN/samples/samples.json (how they were made) and RUN/samples.png.
-Nothing is selected: the sheet shows the first ones of each class.
+Reads RUN/tokenizer and RUN/prior-0 (the top level), RUN/prior-1 and so on, whatever their kind; a
+VAE has no priors and its latents are drawn. Writes RUN/samples/samples.safetensors,
+RUN/samples/samples.json (how they were made), RUN/samples.png and RUN/completions.png. Nothing is
+selected: the sheets show the first samples of each class and the first held-out items.
+
+The tensors are `labels`, `codes_0` (the top level), `codes_1` and so on, `means` (of the decoder)
+and, unless it was trained on a squared error, `drawn` (from the decoder); those of completions are
+described in `vqtrain.completions`.
 """
 
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 
 import torch
@@ -18,13 +22,15 @@ from safetensors.torch import save as safetensors_save
 from torch import Tensor
 
 from vqtrain import checkpoint, pictures
+from vqtrain.completions import complete_halves, completion_sheet
 from vqtrain.config import RunConfig, parse
-from vqtrain.data import load_dataset
+from vqtrain.data import Dataset, load_dataset
 from vqtrain.files import read_json, sha256, write_atomic, write_json
+from vqtrain.pipeline import GenerativePipeline, Samples, decoded
 from vqtrain.priors.sampling import Sampler
 from vqtrain.runtime import stage, start
 from vqtrain.train_prior import load_priors
-from vqtrain.train_tokenizer import load_tokenizer
+from vqtrain.train_tokenizer import load_tokenizer, load_vae
 
 
 @torch.no_grad()
@@ -32,38 +38,33 @@ def sample(config: RunConfig, run: Path) -> None:
     """Draws `per_class` samples of each class, ancestrally, top level first."""
     device = start(config).device
     with stage("sample", run) as note:
-        class_names = load_dataset(config.data, config.seed).class_names
-        tokenizer, header = load_tokenizer(config, run)
-        tokenizer.to(device)
-        priors = [
-            prior.to(device)
-            for prior in load_priors(config, run, header["fingerprint"], len(tokenizer.code_grids))
-        ]
-        labels = torch.arange(len(class_names), device=device)
-        labels = labels.repeat_interleave(config.sample.per_class)
+        dataset = load_dataset(config.data, config.seed)
         generator = torch.Generator().manual_seed(config.seed)
-        sampler = Sampler(
-            temperature=config.sample.temperature,
-            top_k=config.sample.top_k,
-            top_p=config.sample.top_p,
-            guidance=config.sample.guidance,
-        )
-        codes: tuple[Tensor, ...] = ()
-        for prior in priors:
-            codes = (*codes, prior.generate(labels, generator, sampler, codes))
-        parameters = tokenizer.decode(codes, labels)
-        means = tokenizer.likelihood.mean(parameters)
-        uniforms = torch.rand(means.shape, generator=generator, dtype=torch.float64).to(device)
-        drawn = tokenizer.likelihood.draw(parameters, uniforms)
-        tensors = {
-            **{f"codes_{level}": grid for level, grid in enumerate(codes)},
-            "labels": labels,
-            "means": means,
-            "drawn": drawn.to(torch.uint8),
-        }
-        content = safetensors_save(
-            {key: value.cpu().contiguous() for key, value in tensors.items()}
-        )
+        sampler = Sampler(**{f.name: getattr(config.sample, f.name) for f in fields(Sampler)})
+        labels = torch.arange(len(dataset.class_names), device=device)
+        labels = labels.repeat_interleave(config.sample.per_class)
+        batches = labels.split(config.sample.batch_size)
+        priors: list[str] = []
+        completions: dict[str, Tensor] = {}
+        if config.tokenizer.kind == "vae":
+            vae, header = load_vae(config, run)
+            vae.to(device)
+            parts = [
+                decoded(vae.likelihood, vae.sample(batch, generator), (), generator)
+                for batch in batches
+            ]
+        else:
+            tokenizer, header = load_tokenizer(config, run)
+            models = load_priors(config, run, header["fingerprint"], len(tokenizer.code_grids))
+            priors = [checkpoint.fingerprint(prior) for prior in models]
+            pipeline = GenerativePipeline(tokenizer, models, dataset.class_names).to(device)
+            parts = [pipeline.sample(batch, generator, sampler) for batch in batches]
+            if config.sample.completions:
+                items = dataset.test.take(torch.arange(config.sample.completions)).to(device)
+                completions = complete_halves(pipeline, items, generator, sampler)
+        tensors = {"labels": labels, **_joined(parts), **completions}
+        tensors = {key: value.cpu().contiguous() for key, value in tensors.items()}
+        content = safetensors_save(tensors)
         write_atomic(run / "samples" / "samples.safetensors", content)
         write_json(
             run / "samples" / "samples.json",
@@ -71,21 +72,14 @@ def sample(config: RunConfig, run: Path) -> None:
                 **asdict(config.sample),
                 "seed": config.seed,
                 "tokenizer": header["fingerprint"],
-                "priors": [checkpoint.fingerprint(prior) for prior in priors],
+                "priors": priors,
                 "sha256": sha256(content),
             },
         )
-        shown = config.sample.shown_per_class
-        by_class = (len(class_names), config.sample.per_class)
-        pictures.sample_sheet(
-            run / "samples.png",
-            means.cpu().unflatten(0, by_class)[:, :shown],
-            drawn.cpu().unflatten(0, by_class)[:, :shown],
-            class_names=class_names,
-            levels=tokenizer.signal.levels,
-            temperature=config.sample.temperature,
+        _draw(config, run, dataset, tensors)
+        note["result"] = (
+            f"{config.sample.per_class} samples of each of {len(dataset.class_names)} classes"
         )
-        note["result"] = f"{config.sample.per_class} samples of each of {len(class_names)} classes"
 
 
 def load_samples(run: Path, priors: list[str]) -> dict[str, Tensor]:
@@ -105,6 +99,39 @@ def load_samples(run: Path, priors: list[str]) -> dict[str, Tensor]:
         )
     tensors: dict[str, Tensor] = safetensors_load(content)
     return tensors
+
+
+def _joined(parts: list[Samples]) -> dict[str, Tensor]:
+    """Batches of samples as one tensor each."""
+    tensors = {
+        f"codes_{level}": torch.cat(codes)
+        for level, codes in enumerate(zip(*(part.codes for part in parts), strict=True))
+    }
+    tensors["means"] = torch.cat([part.means for part in parts])
+    drawn = [part.drawn for part in parts if part.drawn is not None]
+    if drawn:
+        tensors["drawn"] = torch.cat(drawn)
+    return tensors
+
+
+def _draw(config: RunConfig, run: Path, dataset: Dataset, tensors: dict[str, Tensor]) -> None:
+    """The sheets of samples and completions."""
+    by_class = (len(dataset.class_names), config.sample.per_class)
+    shown = {
+        key: tensors[key].unflatten(0, by_class)[:, : config.sample.shown_per_class]
+        for key in ("means", "drawn")
+        if key in tensors
+    }
+    pictures.sample_sheet(
+        run / "samples.png",
+        shown["means"],
+        shown.get("drawn"),
+        class_names=dataset.class_names,
+        levels=dataset.signal.levels,
+        temperature=config.sample.temperature,
+    )
+    if "held_out" in tensors:
+        completion_sheet(run / "completions.png", tensors, dataset.signal)
 
 
 def main(argv: list[str] | None = None) -> None:

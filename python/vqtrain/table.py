@@ -26,6 +26,7 @@ from typing import Any, NamedTuple
 import yaml
 
 from vqtrain.files import read_json, write_json
+from vqtrain.table_report import table_report
 
 SCHEMA = 1
 
@@ -172,6 +173,7 @@ def main(argv: list[str] | None = None) -> None:
         table = table._replace(seeds=tuple(arguments.seeds))
     out = arguments.out or Path("runs", arguments.table)
     run_table(table, out, arguments.jobs, arguments.set)
+    print(f"[table] open {table_report(out)}")
 
 
 if __name__ == "__main__":

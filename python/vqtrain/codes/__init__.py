@@ -11,15 +11,18 @@ fingerprint it expects, and a file that is not the one in the manifest is refuse
 
 from vqtrain.codes.config import ExtractConfig
 from vqtrain.codes.sets import CodeSet, ShardedCodes
-from vqtrain.codes.store import CodeStore, StoreHeader, read, write, write_manifest
+from vqtrain.codes.shards import read_shard
+from vqtrain.codes.store import CodeStore, Shard, StoreHeader, read, write, write_manifest
 
 __all__ = [
     "CodeSet",
     "CodeStore",
     "ExtractConfig",
+    "Shard",
     "ShardedCodes",
     "StoreHeader",
     "read",
+    "read_shard",
     "write",
     "write_manifest",
 ]

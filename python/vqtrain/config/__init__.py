@@ -1,8 +1,11 @@
 """One typed configuration for a run: what it may say (`sections`) and how it is read (`parse`)."""
 
-from vqtrain.config.parse import parse, presets, save
+from vqtrain.config.options import LEVEL, RESUME, take_options
+from vqtrain.config.parse import locate, parse, presets, read, save
 from vqtrain.config.sections import (
+    CheckpointConfig,
     FitConfig,
+    LogConfig,
     PriorConfig,
     RunConfig,
     SampleConfig,
@@ -10,12 +13,19 @@ from vqtrain.config.sections import (
 )
 
 __all__ = [
+    "LEVEL",
+    "RESUME",
+    "CheckpointConfig",
     "FitConfig",
+    "LogConfig",
     "PriorConfig",
     "RunConfig",
     "SampleConfig",
     "TokenizerConfig",
+    "locate",
     "parse",
     "presets",
+    "read",
     "save",
+    "take_options",
 ]

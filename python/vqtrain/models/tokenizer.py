@@ -9,10 +9,11 @@ from dataclasses import asdict, dataclass
 from typing import Any, ClassVar, NamedTuple, TypeVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from vqtrain.models.levels import scaled
 from vqtrain.models.likelihood import Likelihood, NoLikelihoodError
+from vqtrain.pretrained import Pretrained
 
 __all__ = [
     "Codes",
@@ -84,7 +85,7 @@ class Signal:
         return scaled(x, self.levels, dtype)
 
 
-class SignalModel(nn.Module):
+class SignalModel(Pretrained):
     """A configuration and a signal make one of these; so does its description.
 
     Attributes:

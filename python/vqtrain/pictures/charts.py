@@ -159,7 +159,7 @@ def rate_distortion(path: Path, points: Sequence[Point], rate: str, title: str) 
                 linestyle=line,
                 label=name,
             )
-            for p in members:
+            for p in members if index == 0 else ():  # the others are the same models
                 axes.annotate(
                     p.name, (p.bits, p.psnr), (5, -11), textcoords="offset points", fontsize=9
                 )
@@ -202,11 +202,10 @@ def bits_chart(
                 fontsize=9,
             )
         for name, value in (references or {}).items():
-            axes.axvline(value, color=INK, linewidth=1, linestyle=":")
-            axes.text(value, 0.6, f" {name}", fontsize=9, va="bottom")
+            axes.axvline(value, color=INK, linewidth=1, linestyle=":", label=name)
         axes.set_yticks(places, [row.name for row in rows])
         axes.tick_params(axis="y", length=0)
         axes.set_xlabel("bits per dimension, held out")
         axes.set_title(title)
-        axes.margins(x=0.12)
-        axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.25), ncols=2)
+        axes.margins(x=0.15, y=0.02)
+        axes.figure.legend(loc="outside lower left", ncols=3, fontsize=9)

@@ -55,7 +55,7 @@ def sheet(path: Path, panels: Sequence[Panel], levels: int, width: float = WIDTH
 def sample_sheet(
     path: Path,
     means: Tensor,
-    drawn: Tensor,
+    drawn: Tensor | None,
     class_names: Sequence[str],
     levels: int,
     temperature: float,
@@ -65,16 +65,15 @@ def sample_sheet(
     Args:
         path: PNG to write.
         means: `(classes, shown, C, *size)` levels.
-        drawn: the same shape, entries drawn from the decoder's likelihood.
+        drawn: the same shape, entries drawn from the decoder's likelihood; None without one.
         class_names: names of the rows.
         levels: number of levels.
         temperature: of the prior, for the title.
     """
     title = f"Samples at temperature {temperature:g}, uncurated"
-    panels = [
-        Panel(f"{title}: mean of the decoder", class_names, means),
-        Panel("The same codes, drawn from the decoder", class_names, drawn),
-    ]
+    panels = [Panel(f"{title}: mean of the decoder", class_names, means)]
+    if drawn is not None:
+        panels.append(Panel("The same codes, drawn from the decoder", class_names, drawn))
     sheet(path, panels, levels, width=6.5)
 
 

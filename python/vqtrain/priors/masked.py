@@ -62,6 +62,7 @@ class MaskedPrior(Prior):
     """
 
     exact_likelihood = False
+    bidirectional = True
     config_type = MaskedConfig
 
     def __init__(self, config: MaskedConfig, space: CodeSpace) -> None:

@@ -12,9 +12,10 @@ from typing import Any, ClassVar, TypeVar
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from vqtrain.models.tokenizer import Codes, Size
+from vqtrain.pretrained import Pretrained
 from vqtrain.priors.sampling import Sampler, draw, guided
 
 Known = tuple[Tensor, Tensor]
@@ -66,7 +67,7 @@ class CodeSpace:
             )
 
 
-class Prior(nn.Module):
+class Prior(Pretrained):
     """Base of all priors.
 
     A subclass names `config_type`, a dataclass with `label_dropout`, calls this constructor, and
@@ -79,6 +80,7 @@ class Prior(nn.Module):
     """
 
     exact_likelihood: ClassVar[bool] = True
+    bidirectional: ClassVar[bool] = False  # whether known codes are told to positions before them
     config_type: ClassVar[type]
 
     def __init__(self, config: Any, space: CodeSpace) -> None:
