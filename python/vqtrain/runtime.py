@@ -91,6 +91,21 @@ def stage(name: str, run: Path, inputs: dict[str, Any] | None = None) -> Iterato
     print(f"[{name}] {note.get('result', 'done')}  ({seconds:.1f} s)", flush=True)
 
 
+def finished_before(name: str, run: Path, result: str, seconds: float) -> None:
+    """Says so of a stage, and keeps its seconds if the process that finished it died too early.
+
+    Args:
+        name, run: as for `stage`.
+        result: what it came to.
+        seconds: that it took.
+    """
+    if name not in stage_seconds(run):
+        with stage(name, run) as note:
+            note.update(result=result, seconds_before=seconds)
+    elif is_first_rank():
+        print(f"[{name}] was finished before: {result}")
+
+
 def fresh(run: Path, name: str, inputs: dict[str, Any]) -> bool:
     """Whether a stage has finished in this run folder with these very inputs.
 

@@ -29,7 +29,7 @@ from vqtrain.metrics.ledger import BITS
 from vqtrain.models.tokenizer import Codes
 from vqtrain.priors import PRIORS
 from vqtrain.priors.prior import CodeSpace, Prior
-from vqtrain.runtime import is_first_rank, stage, start
+from vqtrain.runtime import finished_before, stage, start
 from vqtrain.train_tokenizer import load_tokenizer
 
 UNIT = "bits/code"
@@ -83,8 +83,7 @@ def _train_level(
     settings = training_settings(config, level, store.tokenizer)
     done = finished(where, settings, resume)
     if done is not None:
-        if is_first_rank():
-            print(f"[{name}] was finished before: {done.summary(UNIT)}")
+        finished_before(name, run, done.summary(UNIT), done.seconds_before)
         return
     with stage(name, run) as note:
         if accelerator.is_main_process:

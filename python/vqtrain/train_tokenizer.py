@@ -32,7 +32,7 @@ from vqtrain.fit import (
 from vqtrain.metrics.ledger import BITS
 from vqtrain.metrics.usage import code_usage
 from vqtrain.models import TOKENIZERS, VAE, Identity, Signal, SignalModel, Tokenizer
-from vqtrain.runtime import is_first_rank, stage, start
+from vqtrain.runtime import finished_before, stage, start
 
 UNIT = "bits/dim of reconstruction"
 Model = TypeVar("Model", bound=SignalModel)
@@ -63,8 +63,7 @@ def train_tokenizer(config: RunConfig, run: Path, resume: str = "auto") -> None:
     folder, settings = run / "tokenizer", training_settings(config)
     done = finished(folder, settings, resume)
     if done is not None:
-        if is_first_rank():
-            print(f"[train tokenizer] was finished before: {done.summary(UNIT)}")
+        finished_before("train tokenizer", run, done.summary(UNIT), done.seconds_before)
         return
     with stage("train tokenizer", run) as note:
         if accelerator.is_main_process:

@@ -29,7 +29,7 @@ KEYS = {
     *("K", "usage", "usage_ceiling", "perplexity", "label_agreement", "cas", "seconds"),
 }
 PICTURES = [
-    *("samples", "reconstructions", "interpolations", "usage-0", "neighbours"),
+    *("samples", "reconstructions", "completions", "interpolations", "usage-0", "neighbours"),
     *("curve-tokenizer", "curve-prior-0"),
 ]
 

@@ -15,13 +15,14 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 
 from vqtrain import checkpoint
 from vqtrain.config import FitConfig, LogConfig
-from vqtrain.fit import Fit
+from vqtrain.fit import Fit, codebooks
 from vqtrain.fit.average import WeightAverage
 from vqtrain.fit.codebooks import quantizers
 from vqtrain.fit.collapse import collapse_warnings
 from vqtrain.fit.schedule import learning_rate
 from vqtrain.metrics.usage import code_usage
 from vqtrain.priors import GatedPixelCNN
+from vqtrain.train_tokenizer import TokenizerObjective
 
 
 def fit(folder: Path, **options: Any) -> Fit:
@@ -94,6 +95,21 @@ def test_a_split_step_is_the_whole_one(tmp_path: Path) -> None:
     for name, value in whole.items():
         if "pending" not in name:  # candidates for revival, of the last part
             torch.testing.assert_close(split[name], value, rtol=1e-4, atol=1e-5, msg=name)
+
+
+@pytest.mark.parametrize("code_maps", [1, 3])
+def test_codebooks_start_from_the_first_batch_before_the_first_step(code_maps: int) -> None:
+    model = tokenizer(code_maps=code_maps)
+    (codebook,) = quantizers(model)
+    x = torch.randint(17, (64, 1, 4, 4), dtype=torch.uint8)
+    before = codebook.codebook.clone()
+    codebooks.initialise(TokenizerObjective(model), (x, torch.zeros(64, dtype=torch.int64)))
+    assert codebook.initialised == 1
+    assert codebook.clock == codebook.pending_steps == 0
+    started = codebook.codebook.clone()
+    assert not torch.equal(started, before)
+    model.train()(x, torch.zeros(64, dtype=torch.int64))  # does not start again
+    assert torch.equal(codebook.codebook, started)
 
 
 def test_averaged_weights_follow_their_equation_and_buffers_are_the_models_own() -> None:

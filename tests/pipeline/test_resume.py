@@ -1,5 +1,6 @@
 """Training that was interrupted goes on bit for bit; what would change it is refused."""
 
+import contextlib
 import json
 import random
 from collections.abc import Callable
@@ -71,6 +72,28 @@ def test_interrupted_training_ends_in_the_same_bits(
             fit(tmp_path / "resumed", stop)
     assert fit(tmp_path / "resumed", stop=-1)[:3] == expected[:3]
     assert_same(tmp_path / "whole", tmp_path / "resumed")
+
+
+def test_training_on_a_full_disk_says_so_and_goes_on_once_there_is_room(
+    small_disk: Path, tmp_path: Path
+) -> None:
+    filler = small_disk / "filler"
+
+    def fill(number: int) -> None:
+        if number == 9:
+            with contextlib.suppress(OSError), open(filler, "wb", buffering=0) as file:
+                while True:
+                    file.write(bytes(4096))
+
+    folder, other = small_disk / "run", tmp_path / "other"
+    with pytest.raises(OSError, match=r"/run/.* could not be written \(No space left on device\)"):
+        trainer(folder, tokenizer(), before_batch=fill, **LONG).fit()
+    filler.unlink()
+    trainer(folder, tokenizer(), **LONG).fit()
+    trainer(other, tokenizer(), **LONG).fit()
+    best, other_best = ((place / "model.safetensors").read_bytes() for place in (folder, other))
+    assert best == other_best
+    assert without_seconds(folder) == without_seconds(other)
 
 
 def test_a_finished_training_is_not_made_again(tmp_path: Path) -> None:

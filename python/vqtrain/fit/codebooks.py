@@ -1,6 +1,7 @@
 """What a training loop owes the codebooks: one start for any number of ranks, one move a step."""
 
 from dataclasses import replace
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -10,6 +11,7 @@ import vqkernels as vq
 
 
 def quantizers(module: nn.Module) -> list[vq.nn.VectorQuantizer]:
+    """Every codebook inside a module."""
     return [part for part in module.modules() if isinstance(part, vq.nn.VectorQuantizer)]
 
 
@@ -32,16 +34,19 @@ def initialise(objective: nn.Module, batch: tuple[Tensor, ...]) -> None:
         objective: its quantizers are initialised in the order in which a forward reaches them.
         batch: what `objective` takes; the same on every rank.
     """
-    found = quantizers(objective)
+    # A quantizer of several parts may never call the parts as modules.
+    found = [part for part in objective.modules() if hasattr(part, "init_codebook")]
     if not found:
         return
     alone = dist.new_subgroups(1)[0] if dist.is_initialized() else None
 
     def before(quantizer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
-        assert isinstance(quantizer, vq.nn.VectorQuantizer)
-        quantizer.process_group = alone
-        quantizer.init_codebook(inputs[0])
-        quantizer.process_group = None
+        start: Any = quantizer
+        for codebook in quantizers(start):
+            codebook.process_group = alone
+        start.init_codebook(inputs[0])
+        for codebook in quantizers(start):
+            codebook.process_group = None
 
     hooks = [quantizer.register_forward_pre_hook(before) for quantizer in found]
     objective.eval()

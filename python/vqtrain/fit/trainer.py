@@ -215,7 +215,6 @@ class Trainer:
         content = state.content(self.training, self.settings, self.accelerator)
         if self.writer is None:
             return
-        state.write(self.folder, content)
         if keeps:
             state.write(part, content)
             if kept.is_dir():  # this step is being repeated, and its result is the same
@@ -224,6 +223,8 @@ class Trainer:
                 part.rename(kept)
                 sync_folder(self.folder)
             self._forget_oldest()
+        # Last: what comes before the state is repeated by a process that does not find it.
+        state.write(self.folder, content)
 
     def _forget_oldest(self) -> None:
         if self.checkpoints.keep:
