@@ -12,7 +12,9 @@ from vqtrain.priors import (
     PRIORS,
     CodeGPT,
     CodeSpace,
+    GatedPixelCNN,
     GPTConfig,
+    PixelCNNConfig,
     PixelSNAIL,
     PixelSNAILConfig,
     Prior,
@@ -20,8 +22,14 @@ from vqtrain.priors import (
 )
 
 
+def pixelcnn(space: CodeSpace) -> Prior:
+    layers = max(space.grid)  # the receptive field covers the grid: reach 2, one more per layer
+    config = PixelCNNConfig(width=8, layers=layers, dropout=0.5, label_dropout=0.1)
+    return GatedPixelCNN(config, space)
+
+
 def pixelsnail(space: CodeSpace) -> Prior:
-    sizes = {"width": 8, "residual_width": 8, "heads": 2, "first_kernel": 3}
+    sizes = {"width": 8, "residual_width": 8, "heads": 2, "layers": 2, "attention_every": 1}
     return PixelSNAIL(PixelSNAILConfig(**sizes, dropout=0.5, label_dropout=0.1), space)
 
 
@@ -35,7 +43,7 @@ def gpt_rope(space: CodeSpace) -> Prior:
     return CodeGPT(GPTConfig(**sizes, positions="rope", label_dropout=0.1), space)
 
 
-@pytest.fixture(params=[pixelsnail, gpt, gpt_rope], ids=lambda maker: maker.__name__)
+@pytest.fixture(params=[pixelcnn, pixelsnail, gpt, gpt_rope], ids=lambda maker: maker.__name__)
 def make(request: pytest.FixtureRequest) -> Callable[[CodeSpace], Prior]:
     """A float64 model in eval mode, none of whose parameters is zero or one."""
 
