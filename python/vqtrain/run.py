@@ -30,12 +30,13 @@ from vqtrain.train_tokenizer import train_tokenizer
 STAGES = (train_tokenizer, extract, train_prior, sample, evaluate, report)
 WITHOUT_CODES = (train_tokenizer, sample, evaluate, report)  # the VAE has no codes and no prior
 
-# Of the stages that are not trainings: the name, and the file that is written last.
+# Of the stages that are not trainings: the name, the file that is written last, and the models
+# that it is made from.
 MADE = {
-    extract: ("extract", "codes/manifest.json"),
-    sample: ("sample", "samples/samples.json"),
-    evaluate: ("eval", "metrics.json"),
-    report: ("report", "report.html"),
+    extract: ("extract", "codes/manifest.json", "tokenizer"),
+    sample: ("sample", "samples/samples.json", "*"),
+    evaluate: ("eval", "metrics.json", "*"),
+    report: ("report", "report.html", "*"),
 }
 
 
@@ -54,8 +55,8 @@ def run(config: RunConfig, folder: Path, resume: str = "auto") -> None:
         if chained in (train_tokenizer, train_prior):
             chained(config, folder, resume=resume)
             continue
-        name, artifact = MADE[chained]
-        inputs = _inputs(config, folder)
+        name, artifact, models = MADE[chained]
+        inputs = _inputs(config, folder, models)
         if fresh(name, folder, inputs) and (folder / artifact).is_file():
             print(f"[{name}] was made before from the same models and settings")
             continue
@@ -64,16 +65,16 @@ def run(config: RunConfig, folder: Path, resume: str = "auto") -> None:
     print(f"[run] done in {time.perf_counter() - begin:.1f} s: open {folder / 'report.html'}")
 
 
-def _inputs(config: RunConfig, folder: Path) -> dict[str, Any]:
-    """What decides the result of a stage that is no training: settings, and models so far."""
+def _inputs(config: RunConfig, folder: Path, models: str) -> dict[str, Any]:
+    """What decides the result of a stage that is no training: settings and fingerprints."""
     settings = asdict(config)
     for name in ("log", "checkpoint"):  # how trainings are watched and interrupted
         del settings[name]
-    models = {
+    fingerprints = {
         path.parent.name: json.loads(path.read_text())["fingerprint"]
-        for path in sorted(folder.glob("*/config.json"))
+        for path in sorted(folder.glob(f"{models}/config.json"))
     }
-    return {"settings": settings, "models": models}
+    return {"settings": settings, "models": fingerprints}
 
 
 def main(argv: list[str] | None = None) -> None:
