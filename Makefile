@@ -1,4 +1,4 @@
-# make demo | test | test-full | lint | check | bench | bench-full | bench-gpu | trust | aot | readme | clean
+# make demo | test | test-full | test-kill | lint | check | bench | bench-full | bench-gpu | trust | aot | readme | clean
 #
 # Every target makes .venv itself from the pins and builds the extension into the source tree.
 # PYTHON=     the interpreter that makes .venv (3.11 or newer: the pinned scikit-image needs it)
@@ -17,7 +17,7 @@ NATIVE := $(wildcard csrc/*.cpp csrc/*/*.cpp csrc/*/*.h csrc/*/*.cu csrc/*/*.cuh
 BENCHMARKS := $(BIN)/python -m pytest -p no:xdist --benchmark-columns=median,iqr,rounds,iterations benchmarks
 SOURCES := git ls-files --cached --others --exclude-standard
 
-.PHONY: demo test test-full lint bench bench-full bench-gpu trust aot check readme clean
+.PHONY: demo test test-full test-kill lint bench bench-full bench-gpu trust aot check readme clean
 
 demo: $(VENV)/built
 	$(BIN)/vqk run digits
@@ -34,6 +34,11 @@ test: $(VENV)/test-tools $(VENV)/built
 # 5000 random cases per property instead of 200.
 test-full: $(VENV)/test-tools $(VENV)/built
 	$(TESTS) --hypothesis-seed=$(SEED) --hypothesis-profile=full
+
+# SIGKILL at KILLS random moments of each training and of extraction; `make test` has one of each.
+KILLS ?= 20
+test-kill: $(VENV)/test-tools $(VENV)/built
+	KILLS=$(KILLS) SEED=$(SEED) $(BIN)/python -m pytest -p no:xdist -v tests/pipeline/test_kill.py
 
 lint: $(VENV)/test-tools
 	$(BIN)/ruff check .

@@ -17,6 +17,7 @@ from safetensors.torch import save as safetensors_save
 from vqtrain.files import write_atomic, write_json
 
 SCHEMA = 1
+FILES = ("model.safetensors", "config.json")
 
 
 class Describable(Protocol):

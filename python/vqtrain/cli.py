@@ -34,8 +34,8 @@ def main(argv: list[str] | None = None) -> int:
     """Runs one command.
 
     Returns:
-        0, or 1 after a contract was broken or a file is missing (the text goes to stderr). A
-        usage error exits with 2, as argparse does.
+        0, or 1 after a contract was broken, a file is missing or the disk is full (the text goes
+        to stderr). A usage error exits with 2, as argparse does.
     """
     argv = sys.argv[1:] if argv is None else argv
     if not argv or argv[0] in ("-h", "--help"):
@@ -47,7 +47,7 @@ def main(argv: list[str] | None = None) -> int:
             module = importlib.import_module(COMMANDS[words][0])
             try:
                 module.main(argv[length:])
-            except (ValueError, FileNotFoundError) as error:
+            except (ValueError, OSError) as error:
                 print(f"vqk {words}: {error}", file=sys.stderr)
                 return 1
             return 0

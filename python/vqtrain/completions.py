@@ -61,7 +61,8 @@ def completion_sheet(path: Path, tensors: dict[str, Tensor], signal: Signal) -> 
         ways = tensors[f"completed_{half}"].unbind(1)
         rows = torch.stack([items.float(), told.float(), *ways])
         names = ["held out", "told", *["completed"] * len(ways)]
-        panels.append(pictures.Panel(f"Told the {half} half, uncurated", names, rows))
+        where = "upper" if half == "first" and signal.ndim == 2 else half
+        panels.append(pictures.Panel(f"Told the {where} half, uncurated", names, rows))
     pictures.sheet(path, panels, signal.levels)
 
 

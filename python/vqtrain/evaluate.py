@@ -70,7 +70,10 @@ def measure_codes(
     dataset = subject.dataset
     return {
         "priors": [config.prior_of(level).kind for level in range(len(subject.priors))],
-        "conditional": len(dataset.class_names) > 1,
+        # Codes that are the levels themselves need no decoder to be told anything.
+        "decoder_conditional": len(dataset.class_names) > 1
+        and getattr(subject.tokenizer.config, "class_conditional", False),
+        "prior_conditional": len(dataset.class_names) > 1,
         "test_images": len(dataset.test.labels),
         "dims": dataset.signal.dims,
         **measure_bits(subject, skipped),

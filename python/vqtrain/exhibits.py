@@ -45,13 +45,16 @@ def interpolation_sheet(path: Path, between: Tensor, dataset: Dataset, pairs: Te
     rows = torch.cat((ends[:, :1], between, ends[:, 1:]), dim=1)
     names = [dataset.class_names[label] for label in dataset.test.labels[pairs[:, 0]]]
     title = "Between two held-out items (outermost), decoded"
+    if dataset.signal.ndim != 2:  # too wide to stand side by side: from top to bottom instead
+        rows = rows.transpose(0, 1)
+        names = ["one item", *(f"{weight:.0%}" for weight in WEIGHTS), "another"]
     sheet(path, [Panel(title, names, rows)], dataset.signal.levels)
 
 
 def pairs_of_a_class(labels: Tensor) -> Tensor:
     """`(P, 2)` rows: the first two items of each of the first `PAIRS` classes.
 
-    With fewer classes, further items of them.
+    With fewer classes, further items of them; none at all where no class has two.
     """
     classes = labels.unique().tolist()
     pairs: list[Tensor] = []
@@ -60,13 +63,18 @@ def pairs_of_a_class(labels: Tensor) -> Tensor:
             rows = (labels == label).nonzero().flatten()[2 * turn : 2 * turn + 2]
             if len(rows) == 2 and len(pairs) < PAIRS:
                 pairs.append(rows)
-    return torch.stack(pairs)
+    return torch.stack(pairs) if pairs else torch.zeros(0, 2, dtype=torch.int64)
 
 
 def reconstruction_rows(labels: Tensor) -> tuple[Tensor, ...]:
-    """Two rows of at most `COLUMNS` items: one of every class in turn, then again."""
+    """Two rows of at most `COLUMNS` items: one of every class in turn, then again.
+
+    Without classes, items at equal distances: neighbours are crops of the same photograph.
+    """
+    columns = min(COLUMNS, len(labels) // 2)
     by_class = [(labels == label).nonzero().flatten() for label in labels.unique()]
+    if len(by_class) == 1:
+        return torch.linspace(0, len(labels) - 1, 2 * columns).long().split(columns)
     turns = range(max(len(rows) for rows in by_class))
     order = [rows[turn] for turn in turns for rows in by_class if turn < len(rows)]
-    columns = min(COLUMNS, len(order) // 2)
     return torch.stack(order[: 2 * columns]).split(columns)

@@ -143,11 +143,11 @@ def verify(
     if flips:
         return
     forward = model(x, labels).nll
-    difference = ((decoded - forward) / forward).abs().max().item()
-    if not difference <= ROUNDING:
+    if not torch.allclose(decoded, forward, rtol=ROUNDING, atol=0):
+        difference = (decoded - forward).abs().max().item()
         raise ValueError(
             f"decoding the codes of {path} must give the likelihood of the tokenizer's forward "
-            f"pass, got one that differs by {difference:.2%}"
+            f"pass, got one that differs by {difference:g} nats"
         )
 
 

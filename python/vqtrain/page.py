@@ -103,6 +103,12 @@ def tiles(figures: Sequence[tuple[str, str, str]]) -> str:
     )
 
 
+def listing(title: str, entries: Sequence[tuple[str, str]]) -> str:
+    """Names and sentences, plain text."""
+    lines = "".join(f"<li>{html.escape(n)}: {html.escape(text)}</li>" for n, text in entries)
+    return f"<p>{html.escape(title)}:</p><ul>{lines}</ul>" if entries else ""
+
+
 def note(text: str) -> str:
     """A paragraph of plain text."""
     return f"<p>{html.escape(text)}</p>"

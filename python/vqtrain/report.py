@@ -16,7 +16,17 @@ from typing import Any
 from vqtrain import pictures
 from vqtrain.config import RunConfig, parse
 from vqtrain.files import read_json
-from vqtrain.page import Section, folded, note, picture, side_by_side, table, tiles, write_page
+from vqtrain.page import (
+    Section,
+    folded,
+    listing,
+    note,
+    picture,
+    side_by_side,
+    table,
+    tiles,
+    write_page,
+)
 from vqtrain.report_tables import (
     bits_tables,
     code_rows,
@@ -61,7 +71,7 @@ def sections(run: Path, m: dict[str, Any]) -> list[Section]:
         Section(
             "The run",
             table(("stage", "time"), seconds)
-            + table(("not measured", "because"), skipped)
+            + listing("Not measured", skipped)
             + folded("Configuration", (run / "config.yaml").read_text()),
         ),
     ]
@@ -92,11 +102,11 @@ def _reconstructions(run: Path, m: dict[str, Any]) -> str:
             "Decoded items between two held-out ones",
             "The vectors of two held-out items of a class, mixed and decoded.",
         ),
-    ) + table(("", "PSNR", "SSIM"), reconstruction_rows(m))
+    ) + table(("decoder means", "PSNR", "k-means on patches", "SSIM"), reconstruction_rows(m))
 
 
 def _bits(m: dict[str, Any]) -> str:
-    told = "The class is told." if m["conditional"] else "There are no classes."
+    told = _told(m)
     if "kl_bpd" in m:
         text = (
             "A held-out item costs the bits that tell its latents from the standard normal, and "
@@ -112,12 +122,18 @@ def _bits(m: dict[str, Any]) -> str:
     return note(text) + "".join(bits_tables(m)) + rungs
 
 
+def _told(m: dict[str, Any]) -> str:
+    """What of the model knows the class, on which every bit depends."""
+    told = [name for name in ("decoder", "prior") if m.get(f"{name}_conditional")]
+    return f"Told the class: {' and '.join(told)}." if told else "Nothing is told a class."
+
+
 def _codes(run: Path, m: dict[str, Any]) -> str:
     charts = [
         picture(run / f"usage-{level}.png", f"How often each code of level {level} occurs")
         for level in range(len(m.get("levels", ())))
     ]
-    head = ("level", "codes", "used", "at most", "perplexity")
+    head = ("level", "K", "held-out codes", "used", "at most", "perplexity")
     return side_by_side(*charts) + table(head, code_rows(m))
 
 

@@ -110,16 +110,15 @@ def ladder_rows(m: Metrics) -> list[Row]:
 
 
 def reconstruction_rows(m: Metrics) -> list[Row]:
-    """PSNR and SSIM over everything, of the floor, and of each group such as a photograph."""
+    """PSNR over everything and over each group, such as a photograph; its floor; SSIM."""
     if "psnr" not in m:
         return []
-    rows: list[Row] = [("decoder means", _db(m["psnr"]), _number(m["ssim"]))]
-    rows += [(f"  {name}", _db(value), "") for name, value in m["psnr_by_group"].items()]
-    if "psnr_patches" in m:
-        rows.append(("k-means on raw patches, as many codes", _db(m["psnr_patches"]), ""))
-        rows += [
-            (f"  {name}", _db(value), "") for name, value in m["psnr_patches_by_group"].items()
-        ]
+    floors = {"all items": m.get("psnr_patches"), **m.get("psnr_patches_by_group", {})}
+    rows: list[Row] = []
+    for name, value in {"all items": m["psnr"], **m["psnr_by_group"]}.items():
+        floor = floors.get(name)
+        similarity = _number(m["ssim"]) if not rows else ""
+        rows.append((name, _db(value), "" if floor is None else _db(floor), similarity))
     return rows
 
 
@@ -128,7 +127,8 @@ def code_rows(m: Metrics) -> list[Row]:
     return [
         (
             f"{_grid(level['grid'])}",
-            f"{level['codes']} of {level['K']}",
+            str(level["K"]),
+            str(level["codes"]),
             f"{level['usage']:.1%}",
             f"{level['usage_ceiling']:.1%}",
             f"{level['perplexity']:.1f}",

@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 
 from vqtrain import table
-from vqtrain.config import RunConfig, parse
+from vqtrain.config import RESUME, RunConfig, parse, take_options
 from vqtrain.evaluate import evaluate
 from vqtrain.extract import extract
 from vqtrain.report import report
@@ -28,13 +28,22 @@ STAGES = (train_tokenizer, extract, train_prior, sample, evaluate, report)
 WITHOUT_CODES = (train_tokenizer, sample, evaluate, report)  # the VAE has no codes and no prior
 
 
-def run(config: RunConfig, folder: Path) -> None:
-    """Runs every stage in order; each starts from the files and the seed, as if it ran alone."""
+def run(config: RunConfig, folder: Path, resume: str = "auto") -> None:
+    """Runs every stage in order; each starts from the files and the seed, as if it ran alone.
+
+    Args:
+        config: of all stages.
+        folder: run folder.
+        resume: `auto` goes on with trainings that were interrupted, `never` trains anew.
+    """
     begin = time.perf_counter()
     device = start(config).device
     print(f"[run] {folder} on {device}, {torch.get_num_threads()} threads, seed {config.seed}")
     for chained in WITHOUT_CODES if config.tokenizer.kind == "vae" else STAGES:
-        chained(config, folder)
+        if chained in (train_tokenizer, train_prior):
+            chained(config, folder, resume=resume)
+        else:
+            chained(config, folder)
     print(f"[run] done in {time.perf_counter() - begin:.1f} s: open {folder / 'report.html'}")
 
 
@@ -43,8 +52,9 @@ def main(argv: list[str] | None = None) -> None:
     argv = sys.argv[1:] if argv is None else argv
     if argv and argv[0] in table.tables():
         table.main(argv)
-    else:
-        run(*parse(argv, "run"))
+        return
+    options, rest = take_options(argv, RESUME)
+    run(*parse(rest, "run"), options["resume"])
 
 
 if __name__ == "__main__":

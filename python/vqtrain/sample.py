@@ -59,8 +59,9 @@ def sample(config: RunConfig, run: Path) -> None:
             priors = [checkpoint.fingerprint(prior) for prior in models]
             pipeline = GenerativePipeline(tokenizer, models, dataset.class_names).to(device)
             parts = [pipeline.sample(batch, generator, sampler) for batch in batches]
-            if config.sample.completions:
-                items = dataset.test.take(torch.arange(config.sample.completions)).to(device)
+            held_out = min(config.sample.completions, len(dataset.test.rows))
+            if held_out:
+                items = dataset.test.take(torch.arange(held_out)).to(device)
                 completions = complete_halves(pipeline, items, generator, sampler)
         tensors = {"labels": labels, **_joined(parts), **completions}
         tensors = {key: value.cpu().contiguous() for key, value in tensors.items()}

@@ -4,15 +4,18 @@
     vqk run digits-table --rows pixels --seeds 0 --set prior.steps=50
 
 A table is a YAML file in `presets/tables`: `base` (a preset), `seeds`, and `rows`, each with a
-name and the fields it sets. Every row and seed is a run of its own, `OUT/ROW/seed-N`, made by
-`vqk run` in a process of its own, and is continued where it was interrupted. OUT/table.json holds
-mean, standard error and every value of each number, OUT/table.html shows them.
+name and the fields it sets; `codes_of` names a row whose tokenizers and codes a row takes over.
+Every row and seed is a run of its own, `OUT/ROW/seed-N`, made by `vqk run` in a process of its
+own. What has finished with the same settings is kept, what was interrupted goes on.
+OUT/table.json holds mean, standard error and every value of each number, OUT/table.html shows
+them.
 """
 
 import argparse
 import json
 import math
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -25,17 +28,26 @@ from typing import Any, NamedTuple
 
 import yaml
 
+from vqtrain.config import parse
 from vqtrain.files import read_json, write_json
+from vqtrain.runtime import stage_seconds
 from vqtrain.table_report import table_report
 
 SCHEMA = 1
 
 
 class Row(NamedTuple):
-    """One row: a name, and the fields in which it differs from the base preset."""
+    """One row.
+
+    Attributes:
+        name: of the row and of its folder.
+        fields: in which it differs from the base preset.
+        codes_of: name of an earlier row whose tokenizers and codes it takes over.
+    """
 
     name: str
     fields: dict[str, Any]
+    codes_of: str | None = None
 
 
 class Table(NamedTuple):
@@ -55,7 +67,9 @@ def tables() -> list[str]:
 def load_table(name: str) -> Table:
     """Reads a table that comes with the package."""
     content = yaml.safe_load((_folder() / f"{name}.yaml").read_text())
-    rows = tuple(Row(row["name"], row.get("set") or {}) for row in content["rows"])
+    rows = tuple(
+        Row(row["name"], row.get("set") or {}, row.get("codes_of")) for row in content["rows"]
+    )
     return Table(content["title"], content["base"], tuple(content["seeds"]), rows)
 
 
@@ -76,29 +90,58 @@ def run_table(
     Raises:
         RuntimeError: if a run fails; the others go on first. Its log is `run.log` in its folder.
     """
-    work = [(row, seed) for row in table.rows for seed in table.seeds]
     printing = threading.Lock()
 
-    def make(row: Row, seed: int) -> bool:
-        folder = _run_folder(out, row, seed)
-        folder.mkdir(parents=True, exist_ok=True)
+    def make(item: tuple[Row, int]) -> bool:
+        row, seed = item
+        folder = _run_folder(out, row.name, seed)
         values = {**row.fields, **dict(field.split("=", 1) for field in fields)}
-        command = [sys.executable, "-m", "vqtrain", "run", table.base, "--out", str(folder)]
-        command += ["--seed", str(seed), *options(values)]
-        with open(folder / "run.log", "a") as log:
-            done = subprocess.run(command, stdout=log, stderr=subprocess.STDOUT, check=False)
+        arguments = [table.base, "--out", str(folder), "--seed", str(seed), *options(values)]
+        if _is_finished(arguments, folder):
+            result = "was finished before"
+        else:
+            if row.codes_of is not None:
+                _take_codes(_run_folder(out, row.codes_of, seed), folder)
+            result = "done" if _run(arguments, folder) else "FAILED"
         with printing:
-            print(f"[{row.name}, seed {seed}] {'done' if done.returncode == 0 else 'FAILED'}")
-            sys.stdout.flush()
-        return done.returncode == 0
+            print(f"[{row.name}, seed {seed}] {result}", flush=True)
+        return result != "FAILED"
 
-    with ThreadPoolExecutor(jobs) as pool:
-        worked = list(pool.map(lambda item: make(*item), work))
-    failed = [item for item, good in zip(work, worked, strict=True) if not good]
-    if failed:
-        logs = ", ".join(str(_run_folder(out, *item) / "run.log") for item in failed)
-        raise RuntimeError(f"every run of the table must succeed, got failures: see {logs}")
+    # Rows that take over codes come after those which make them.
+    for takes_over in (False, True):
+        rows = [row for row in table.rows if (row.codes_of is not None) == takes_over]
+        work = [(row, seed) for row in rows for seed in table.seeds]
+        with ThreadPoolExecutor(jobs) as pool:
+            worked = list(pool.map(make, work))
+        failed = [item for item, good in zip(work, worked, strict=True) if not good]
+        if failed:
+            logs = ", ".join(
+                str(_run_folder(out, row.name, seed) / "run.log") for row, seed in failed
+            )
+            raise RuntimeError(f"every run of the table must succeed, got failures: see {logs}")
     return collect(table, out)
+
+
+def _run(arguments: list[str], folder: Path) -> bool:
+    """Calls `vqk run` in a process of its own; its output goes to `run.log`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    command = [sys.executable, "-m", "vqtrain", "run", *arguments]
+    with open(folder / "run.log", "a") as log:
+        done = subprocess.run(command, stdout=log, stderr=subprocess.STDOUT, check=False)
+    return done.returncode == 0
+
+
+def _is_finished(arguments: list[str], folder: Path) -> bool:
+    """Whether the run's last stage has been made with this configuration."""
+    if "report" not in stage_seconds(folder):
+        return False
+    return parse([str(folder)], "run")[0] == parse(arguments, "run")[0]
+
+
+def _take_codes(source: Path, folder: Path) -> None:
+    """Copies the tokenizer and the codes of another run, unless they are there."""
+    for part in ("tokenizer", "codes"):
+        shutil.copytree(source / part, folder / part, dirs_exist_ok=True)
 
 
 def options(fields: dict[str, Any]) -> list[str]:
@@ -114,7 +157,7 @@ def collect(table: Table, out: Path) -> dict[str, Any]:
     rows = []
     for row in table.rows:
         runs = [
-            read_json(_run_folder(out, row, seed) / "metrics.json", made_by="vqk run")
+            read_json(_run_folder(out, row.name, seed) / "metrics.json", made_by="vqk run")
             for seed in table.seeds
         ]
         numbers = {
@@ -140,8 +183,8 @@ def summary(values: list[float]) -> dict[str, Any]:
     return {"mean": mean(values), "standard_error": error, "values": values}
 
 
-def _run_folder(out: Path, row: Row, seed: int) -> Path:
-    return out / row.name / f"seed-{seed}"
+def _run_folder(out: Path, row: str, seed: int) -> Path:
+    return out / row / f"seed-{seed}"
 
 
 def _is_number(value: Any) -> bool:

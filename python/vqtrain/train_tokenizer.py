@@ -1,13 +1,16 @@
-"""Stage 1: train the tokenizer, a VQ-VAE, on images.
+"""Stage 1: train the tokenizer on signals.
 
     vqk train tokenizer digits --out runs/try --tokenizer.steps 200
 
-Reads the data set. Writes RUN/config.yaml and
-RUN/tokenizer/{model.safetensors,config.json,log.jsonl}. The step with the fewest
-reconstruction bits on the validation images is kept.
+Reads the data set. Writes RUN/config.yaml and RUN/tokenizer: the step that is best on validation
+(model.safetensors, config.json), the last checkpoint (state.safetensors) and log.jsonl. Killed at
+any moment, it goes on from the last checkpoint when it is called again. On several processes:
+
+    torchrun --nproc-per-node 2 -m vqtrain train tokenizer digits --out runs/try
 """
 
 import sys
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -15,73 +18,133 @@ import torch
 from torch import Tensor
 
 from vqtrain import checkpoint
-from vqtrain.config import RunConfig, parse, save
-from vqtrain.data import Dataset, load_dataset, provenance
-from vqtrain.fit import fit
-from vqtrain.fit.order import Order
+from vqtrain.config import RESUME, RunConfig, parse, save, take_options
+from vqtrain.data import Split, load_dataset, provenance
+from vqtrain.fit import (
+    Objective,
+    Order,
+    Trainer,
+    Validation,
+    collapse_warnings,
+    finished,
+    usage_scalars,
+)
 from vqtrain.metrics.ledger import BITS
-from vqtrain.models import TOKENIZERS, VAE
-from vqtrain.models.tokenizer import Signal, SignalModel, Tokenizer
-from vqtrain.runtime import stage, start
+from vqtrain.metrics.usage import code_usage
+from vqtrain.models import TOKENIZERS, VAE, Identity, Signal, SignalModel, Tokenizer
+from vqtrain.runtime import finished_before, stage, start
 
+UNIT = "bits/dim of reconstruction"
 Model = TypeVar("Model", bound=SignalModel)
 
 
-def train_tokenizer(config: RunConfig, run: Path) -> None:
-    """Trains and keeps the best step on validation."""
+class TokenizerObjective(Objective):
+    """The model's own loss, and its bits of reconstruction where it has a likelihood."""
+
+    model: SignalModel
+
+    def forward(self, x: Tensor, labels: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        output = self.model(x, labels)
+        scalars = dict(output.scalars)
+        if output.nll is not None:
+            scalars["train"] = output.nll.mean() * (BITS / self.model.signal.dims)
+        return output.loss, scalars
+
+
+def train_tokenizer(config: RunConfig, run: Path, resume: str = "auto") -> None:
+    """Trains and keeps the best step on validation.
+
+    Args:
+        config: names data, model and training.
+        run: run folder.
+        resume: `auto`, `never` or a checkpoint; see `vqtrain.fit.Trainer.fit`.
+    """
     accelerator = start(config)
+    folder, settings = run / "tokenizer", training_settings(config)
+    done = finished(folder, settings, resume)
+    if done is not None:
+        finished_before("train tokenizer", run, done.summary(UNIT), done.seconds_before)
+        return
     with stage("train tokenizer", run) as note:
-        save(config, run)
+        if accelerator.is_main_process:
+            save(config, run)
         dataset = load_dataset(config.data, config.seed)
         model = make_tokenizer(config, dataset.signal)
         facts = {"data": provenance(config.data, config.seed)}
-        result = fit(
-            model,
-            config.tokenizer,
-            accelerator,
-            run / "tokenizer",
-            step_loss=_step_loss(config, dataset, accelerator.device),
-            validate=_validate(dataset, accelerator.device),
+        if not any(parameter.requires_grad for parameter in model.parameters()):
+            if accelerator.is_main_process:
+                checkpoint.save(folder, model, {**facts, "step": 0})
+            note["result"] = "nothing to train"
+            return
+        section, train = config.tokenizer, dataset.train
+
+        def batch(rows: Tensor, draws: Tensor) -> tuple[Tensor, Tensor]:
+            items = train.batch(rows, draws).to(accelerator.device)
+            return items.x, items.labels
+
+        result = Trainer(
+            objective=TokenizerObjective(model),
+            config=section,
+            accelerator=accelerator,
+            folder=folder,
+            order=Order(
+                train.size, train.draws, section.batch_size, section.clean_share, config.seed
+            ),
+            batch=batch,
+            validate=lambda: validate(
+                model, dataset.validation.to(accelerator.device), config.eval.batch_size
+            ),
+            settings=settings,
             facts=facts,
-        )
-        note["result"] = result.summary("bits/dim of reconstruction")
+            log=config.log,
+            checkpoints=config.checkpoint,
+        ).fit(resume)
+        note["result"] = result.summary(UNIT)
+        note["seconds_before"] = result.seconds_before
 
 
-def make_tokenizer(config: RunConfig, signal: Signal) -> Tokenizer:
-    """The untrained tokenizer that the configuration names."""
+def training_settings(config: RunConfig) -> dict[str, Any]:
+    """All that decides what is trained, under the names that the configuration gives it."""
+    section = asdict(config.tokenizer)
+    kinds = {kind: section.pop(kind, None) for kind in (*TOKENIZERS, "vae")}
+    return {
+        "seed": config.seed,
+        "precision": config.precision,
+        "data": provenance(config.data, config.seed),
+        "tokenizer": {**section, config.tokenizer.kind: kinds[config.tokenizer.kind]},
+    }
+
+
+def make_tokenizer(config: RunConfig, signal: Signal) -> SignalModel:
+    """The untrained model that the configuration names: a tokenizer, or the VAE."""
     kind = config.tokenizer.kind
-    return TOKENIZERS[kind](getattr(config.tokenizer, kind), signal)
+    if kind == "identity":
+        return Identity(signal)
+    section = getattr(config.tokenizer, kind)
+    return VAE(section, signal) if kind == "vae" else TOKENIZERS[kind](section, signal)
 
 
-def _step_loss(config: RunConfig, dataset: Dataset, device: torch.device) -> Any:
-    train = dataset.train
-    order = Order(
-        train.size,
-        train.draws,
-        config.tokenizer.batch_size,
-        config.tokenizer.clean_share,
-        config.seed,
-    )
+def validate(model: SignalModel, held_out: Split, batch_size: int) -> Validation:
+    """Bits per dimension of held-out items, and how their codes are used.
 
-    def step_loss(model: Tokenizer, step: int) -> tuple[Tensor, dict[str, Tensor]]:
-        batch = train.batch(*order.at(step)).to(device)
-        output = model(batch.x, batch.labels)
-        scalars = dict(output.scalars)
-        if output.nll is not None:
-            scalars["train"] = output.nll.mean() * (BITS / dataset.signal.dims)
-        return output.loss, scalars
-
-    return step_loss
-
-
-def _validate(dataset: Dataset, device: torch.device) -> Any:
-    validation = dataset.validation.to(device)
-
-    def validate(model: Tokenizer) -> float:
-        nll = model.nll(validation.x, validation.labels)
-        return nll.mean().item() * BITS / dataset.signal.dims
-
-    return validate
+    The bits are those of the reconstruction, for the VAE with its latents. Without a likelihood
+    the value is a squared error per dimension.
+    """
+    costs, codes = [], []
+    for rows in torch.arange(len(held_out.x), device=held_out.x.device).split(batch_size):
+        x, labels, _ = held_out.take(rows)
+        costs.append(model.cost(x, labels))
+        if isinstance(model, Tokenizer):
+            codes.append(model.encode(x))
+    unit = BITS if model.likelihood.has_likelihood else 1.0
+    value = torch.cat(costs).mean().item() * unit / model.signal.dims
+    if not isinstance(model, Tokenizer):
+        return Validation(value)
+    usages = [
+        code_usage(torch.cat(level), size)
+        for level, size in zip(zip(*codes, strict=True), model.codebook_sizes, strict=True)
+    ]
+    return Validation(value, usage_scalars(usages), collapse_warnings(usages))
 
 
 def load_tokenizer(config: RunConfig, run: Path) -> tuple[Tokenizer, dict[str, Any]]:
@@ -112,7 +175,8 @@ def _load(config: RunConfig, run: Path, kind: type[Model]) -> tuple[Model, dict[
 
 def main(argv: list[str] | None = None) -> None:
     """Runs this stage from the command line."""
-    train_tokenizer(*parse(sys.argv[1:] if argv is None else argv, "train tokenizer"))
+    options, rest = take_options(sys.argv[1:] if argv is None else argv, RESUME)
+    train_tokenizer(*parse(rest, "train tokenizer"), options["resume"])
 
 
 if __name__ == "__main__":

@@ -20,12 +20,13 @@ QUICK = [
     *("--threads", "1", "--data.warped_copies", "1", "--sample.per_class", "15"),
     *("--tokenizer.steps", "20", "--prior.steps", "20"),
 ]
+ANEW = ("--resume", "never")
 KEYS = {
     *("total_bpd", "recon_bpd", "prior_bpd", "unigram_bpd", "uniform_bpd", "ladder_class_bpd"),
     *("K", "usage", "usage_ceiling", "perplexity", "label_agreement", "cas", "seconds"),
 }
 PICTURES = [
-    *("samples", "reconstructions", "interpolations", "usage-0", "neighbours"),
+    *("samples", "reconstructions", "completions", "interpolations", "usage-0", "neighbours"),
     *("curve-tokenizer", "curve-prior-0"),
 ]
 
@@ -54,11 +55,11 @@ def metrics(finished: Path) -> dict[str, Any]:
 
 def test_a_run_leaves_every_artifact(finished: Path) -> None:
     expected = {
-        *("config.yaml", "stages.json", "metrics.json", "report.html"),
+        *("config.yaml", "env.json", "stages.json", "metrics.json", "report.html"),
         *(f"{name}.png" for name in PICTURES),
         *(f"codes/{name}-00000.safetensors" for name in ("train", "validation", "test")),
         *(f"{m}/{f}" for m in ("tokenizer", "prior-0") for f in ("config.json", "log.jsonl")),
-        *(f"{m}/model.safetensors" for m in ("tokenizer", "prior-0")),
+        *(f"{m}/{f}.safetensors" for m in ("tokenizer", "prior-0") for f in ("model", "state")),
         *("codes/manifest.json", "samples/samples.safetensors", "samples/samples.json"),
     }
     found = {str(p.relative_to(finished)) for p in finished.rglob("*") if p.is_file()}
@@ -104,7 +105,7 @@ def test_the_report_is_one_page_that_needs_no_network(
 def test_the_config_is_kept_whole_and_can_be_run_again(finished: Path, copy: Path) -> None:
     config = yaml.safe_load((copy / "config.yaml").read_text())
     assert config["tokenizer"]["steps"] == config["prior"]["steps"] == 20
-    assert main(["train", "tokenizer", str(copy)]) == 0
+    assert main(["train", "tokenizer", str(copy), *ANEW]) == 0
     for name in ("config.yaml", "tokenizer/model.safetensors"):
         assert (copy / name).read_bytes() == (finished / name).read_bytes(), name
 
@@ -122,13 +123,13 @@ def test_samples_are_decided_by_the_seed(finished: Path, copy: Path) -> None:
 def test_a_new_tokenizer_makes_old_codes_prior_and_samples_unusable(
     copy: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["train", "tokenizer", str(copy), "--tokenizer.steps", "3"]) == 0
+    assert main(["train", "tokenizer", str(copy), "--tokenizer.steps", "3", *ANEW]) == 0
     assert main(["train", "prior", str(copy)]) == 1
     assert "must hold codes of tokenizer" in capsys.readouterr().err
     assert main(["sample", str(copy)]) == 1
     assert "must model codes of tokenizer" in capsys.readouterr().err
     assert main(["extract", str(copy)]) == 0
-    assert main(["train", "prior", str(copy), "--prior.steps", "3"]) == 0
+    assert main(["train", "prior", str(copy), "--prior.steps", "3", *ANEW]) == 0
     assert main(["eval", str(copy)]) == 1
     assert "must hold whole samples of the priors in this run" in capsys.readouterr().err
 

@@ -10,9 +10,10 @@ from torch import Tensor, nn
 from vqtrain.data.dataset import Split
 from vqtrain.metrics.coders import unigram, zstd_bits
 from vqtrain.metrics.conditioning import conditioning
+from vqtrain.metrics.elbo import elbo_ledger
 from vqtrain.metrics.ledger import ledger
 from vqtrain.metrics.usage import code_usage
-from vqtrain.models.likelihood import Categorical
+from vqtrain.models import VAE, Categorical, VAEConfig
 from vqtrain.models.tokenizer import Codes, Signal, Tokenizer
 from vqtrain.priors.prior import CodeSpace, Prior
 
@@ -189,3 +190,41 @@ def test_a_gap_above_its_bound_is_an_error() -> None:
     codes = (labels[:, None, None].expand(-1, 2, 2),)
     with pytest.raises(ValueError, match="gap must be at most log2"):
         conditioning([Table(space, 0.999).train()], codes, labels, CLASSES)
+
+
+def small_vae(**settings: Any) -> VAE:
+    torch.manual_seed(0)
+    config = VAEConfig(hidden=4, residual_hidden=4, latent_dim=2, downsamplings=1, **settings)
+    return VAE(config, Signal((2, 2), channels=1, levels=LEVELS, num_labels=CLASSES)).eval()
+
+
+@torch.no_grad()
+def test_the_bound_of_a_vae_is_reconstruction_and_kl() -> None:
+    model, split = small_vae(), items()
+    got = elbo_ledger(model, split)
+    mean, log_variance = model.posterior(split.x)
+    normal = torch.distributions.Normal(mean, (log_variance / 2).exp())
+    kl = torch.distributions.kl_divergence(normal, torch.distributions.Normal(0.0, 1.0))
+    in_bits = 1 / math.log(2) / 4
+    assert got.kl_bpd == pytest.approx(kl.flatten(1).sum(1).mean().item() * in_bits, rel=1e-5)
+    elbo = model.elbo(split.x, split.labels, torch.Generator().manual_seed(0))
+    assert got.total_bpd == pytest.approx(-elbo.mean().item() * in_bits, rel=1e-5)
+    assert got.total_bpd == pytest.approx((got.recon_bpd or 0) + got.kl_bpd, rel=1e-6)
+    assert (got.items, got.dims, got.latent_units) == (9, 4, 2)
+
+
+@torch.no_grad()
+def test_a_collapsed_vae_has_no_active_units_and_no_kl() -> None:
+    model = small_vae()
+    for parameter in model.encoder.parameters():
+        parameter.zero_()
+    got = elbo_ledger(model, items())
+    assert (got.active_units, got.kl_bpd) == (0, 0)
+    assert got.recon_bpd == got.total_bpd
+
+
+def test_a_vae_without_likelihood_has_a_kl_alone() -> None:
+    got = elbo_ledger(small_vae(likelihood="mse"), items())
+    assert got.total_bpd is None
+    assert got.recon_bpd is None
+    assert got.kl_bpd > 0

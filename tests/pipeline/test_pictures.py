@@ -10,6 +10,7 @@ from PIL import Image
 from vqtrain import pictures
 from vqtrain.exhibits import COLUMNS, pairs_of_a_class, reconstruction_rows
 from vqtrain.metrics.usage import code_usage
+from vqtrain.pictures import sheets
 from vqtrain.pictures.tiles import envelope, filmstrip, montage
 
 
@@ -69,6 +70,18 @@ def test_every_kind_of_signal_has_a_sheet(
         assert (half < 200).mean() > 0.01
 
 
+def test_samples_without_classes_fill_rows(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sheets, "sheet", lambda _, panels, *__, **___: drawn.extend(panels))
+    drawn: list[pictures.Panel] = []
+    items = torch.arange(20).view(1, 20, 1, 1, 1)
+    pictures.sample_sheet(tmp_path / "s.png", items.float(), None, ["photo"], 256, 1.0)
+    (panel,) = drawn
+    assert panel.items.flatten(1).tolist() == [[6 * r + c for c in range(6)] for r in range(3)]
+    assert panel.row_names == ["", "", ""]
+
+
 def test_charts_take_one_code_and_thousands(tmp_path: Path) -> None:
     for k in (1, 8, 4096):
         codes = torch.randint(k, (500,), generator=torch.Generator().manual_seed(0))
@@ -94,5 +107,8 @@ def test_exhibits_show_each_class_in_turn_and_pairs_of_one_class() -> None:
     labels = torch.tensor([0, 0, 0, 0, 1, 1, 1, 1])
     assert [rows.tolist() for rows in reconstruction_rows(labels)] == [[0, 4, 1, 5], [2, 6, 3, 7]]
     assert [len(rows) for rows in reconstruction_rows(torch.arange(360) % 24)] == [COLUMNS] * 2
+    no_classes = reconstruction_rows(torch.zeros(191))
+    assert torch.cat(no_classes).tolist() == list(range(0, 191, 10))
     assert pairs_of_a_class(labels).tolist() == [[0, 1], [4, 5], [2, 3], [6, 7]]
     assert len(pairs_of_a_class(torch.zeros(99))) == 6
+    assert pairs_of_a_class(torch.arange(5)).shape == (0, 2)

@@ -12,12 +12,20 @@ from vqtrain.priors import (
     PRIORS,
     CodeGPT,
     CodeSpace,
+    GatedPixelCNN,
     GPTConfig,
+    PixelCNNConfig,
     PixelSNAIL,
     PixelSNAILConfig,
     Prior,
     Sampler,
 )
+
+
+def pixelcnn(space: CodeSpace) -> Prior:
+    layers = max(space.grid)  # the receptive field covers the grid: reach 2, one more per layer
+    config = PixelCNNConfig(width=8, layers=layers, dropout=0.5, label_dropout=0.1)
+    return GatedPixelCNN(config, space)
 
 
 def pixelsnail(space: CodeSpace) -> Prior:
@@ -35,7 +43,7 @@ def gpt_rope(space: CodeSpace) -> Prior:
     return CodeGPT(GPTConfig(**sizes, positions="rope", label_dropout=0.1), space)
 
 
-@pytest.fixture(params=[pixelsnail, gpt, gpt_rope], ids=lambda maker: maker.__name__)
+@pytest.fixture(params=[pixelcnn, pixelsnail, gpt, gpt_rope], ids=lambda maker: maker.__name__)
 def make(request: pytest.FixtureRequest) -> Callable[[CodeSpace], Prior]:
     """A float64 model in eval mode, none of whose parameters is zero or one."""
 

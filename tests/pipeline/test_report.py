@@ -35,12 +35,18 @@ SPLIT = {
     "total_standard_error": 0.02,
     "levels": [LEVEL],
 }
-COMMON = {"data": "digits", "conditional": True, "skipped": {"ladder": "too big"}, "warnings": []}
+COMMON = {
+    "data": "digits",
+    "decoder_conditional": True,
+    "skipped": {"ladder": "too big"},
+    "warnings": [],
+}
 CODES = {
     **COMMON,
     **{key: SPLIT[key] for key in ("total_bpd", "recon_bpd", "prior_bpd")},
     "tokenizer": "vqvae",
     "priors": ["pixelcnn"],
+    "prior_conditional": True,
     "ledger": {"test": SPLIT},
     "levels": [
         {
@@ -132,6 +138,7 @@ def test_what_is_empty_leaves_no_trace(tmp_path: Path) -> None:
 
 def test_the_page_of_codes_has_the_ledger(tmp_path: Path) -> None:
     page = page_of(tmp_path, CODES)
+    assert "Told the class: decoder and prior." in page
     for text in ("1.900 ± 0.020", "4x4 codes of 8", "1.600", "100.0%", "too big", "&lt;quick&gt;"):
         assert text in page
     assert "KL" not in page

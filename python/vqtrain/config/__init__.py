@@ -1,8 +1,11 @@
 """One typed configuration for a run: what it may say (`sections`) and how it is read (`parse`)."""
 
+from vqtrain.config.options import LEVEL, RESUME, take_options
 from vqtrain.config.parse import locate, parse, presets, read, save
 from vqtrain.config.sections import (
+    CheckpointConfig,
     FitConfig,
+    LogConfig,
     PriorConfig,
     RunConfig,
     SampleConfig,
@@ -10,7 +13,11 @@ from vqtrain.config.sections import (
 )
 
 __all__ = [
+    "LEVEL",
+    "RESUME",
+    "CheckpointConfig",
     "FitConfig",
+    "LogConfig",
     "PriorConfig",
     "RunConfig",
     "SampleConfig",
@@ -20,4 +27,5 @@ __all__ = [
     "presets",
     "read",
     "save",
+    "take_options",
 ]

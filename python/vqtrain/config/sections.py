@@ -162,11 +162,19 @@ class CheckpointConfig:
 
     Args:
         every: steps between states that training can resume from; 0 takes `validate_every`.
-        keep_every: steps between weights that are kept for good; 0 keeps only the best.
+        keep_every: steps between checkpoints that are kept, weights and state, in folders of
+            their own; 0 keeps only the best weights and the last state.
+        keep: how many of those folders stay, the newest ones; 0 keeps all.
     """
 
     every: int = 0
     keep_every: int = 0
+    keep: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("every", "keep_every", "keep"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} must be at least 0, got {getattr(self, name)}")
 
 
 @dataclass(frozen=True, kw_only=True)

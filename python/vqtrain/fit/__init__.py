@@ -1,6 +1,18 @@
-"""Training: the loop (`loop`) and the order in which it goes through a training set (`order`)."""
+"""Training: its loop, its steps and their order, and what a killed one goes on from."""
 
-from vqtrain.fit.loop import Fit, fit
+from vqtrain.fit.collapse import collapse_warnings, usage_scalars
+from vqtrain.fit.objective import Fit, Objective, Validation
 from vqtrain.fit.order import Order
+from vqtrain.fit.state import finished
+from vqtrain.fit.trainer import Trainer
 
-__all__ = ["Fit", "Order", "fit"]
+__all__ = [
+    "Fit",
+    "Objective",
+    "Order",
+    "Trainer",
+    "Validation",
+    "collapse_warnings",
+    "finished",
+    "usage_scalars",
+]

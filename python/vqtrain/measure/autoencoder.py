@@ -38,7 +38,7 @@ def measure_autoencoder(
     reconstruction_sheet(run / "reconstructions.png", dataset, means)
     _interpolations(run / "interpolations.png", model, dataset, device)
     return {
-        "conditional": len(dataset.class_names) > 1,
+        "decoder_conditional": model.config.class_conditional and len(dataset.class_names) > 1,
         "test_images": len(dataset.test.labels),
         **{key: value for key, value in test.items() if key != "items"},
         "standard_error_bpd": test["total_standard_error"],
@@ -63,6 +63,8 @@ def _decoded(model: VAE, dataset: Dataset, batch_size: int, device: torch.device
 
 def _interpolations(path: Path, model: VAE, dataset: Dataset, device: torch.device) -> None:
     pairs = pairs_of_a_class(dataset.test.labels)
+    if not len(pairs):
+        return
     first, second = (dataset.test.take(pairs[:, column]).to(device) for column in (0, 1))
     start, end = (model.posterior(items.x)[0] for items in (first, second))
     between = [

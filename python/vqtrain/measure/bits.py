@@ -14,7 +14,7 @@ from vqtrain.metrics.ledger import Ledger, ledger
 from vqtrain.metrics.usage import code_usage
 
 SPLITS = ("train", "validation", "test")
-MOST_GRIDS = 20_000  # that a conditioning gap may evaluate, each item once per class
+MOST_GRIDS = 8_000  # that a conditioning gap may evaluate, each item once per class
 LEAST_GAP = 0.1  # bits per item; below it, samples of all classes look alike
 LEAST_USAGE = 0.5  # of the ceiling; below it, a codebook has collapsed
 

@@ -43,6 +43,8 @@ def measure_reconstructions(subject: Subject, skipped: dict[str, str]) -> dict[s
 def _interpolations(subject: Subject, labels: Tensor, codes: Codes) -> None:
     """Mixes the vectors of all levels alike."""
     pairs, model = pairs_of_a_class(subject.dataset.test.labels), subject.tokenizer
+    if not len(pairs):
+        return
     first, second = (model.vectors(tuple(c[pairs[:, end]] for c in codes)) for end in (0, 1))
     between = []
     for weight in WEIGHTS:

@@ -8,8 +8,7 @@ from torch import Tensor
 
 from vqtrain import pictures
 from vqtrain.config import RunConfig
-from vqtrain.config.sections import EvalConfig
-from vqtrain.data import Dataset
+from vqtrain.data import Dataset, Split
 from vqtrain.data.rules import RULES
 from vqtrain.metrics.classify import score_samples
 from vqtrain.metrics.distances import Distance, distances, most_features
@@ -36,12 +35,13 @@ def measure_samples(
         samples: `labels`, `means`, and `drawn` where the decoder can draw.
         skipped: gets the reason of what does not fit.
     """
+    train = dataset.clean_train(config.eval.train_items)
     return {
         "samples": len(samples["labels"]),
         **_by_rule(config.data.name, samples),
-        **_by_classifier(config.eval, dataset, samples, skipped),
-        **_by_distance(config.eval, dataset, samples, skipped),
-        **_by_neighbour(run, config.eval, dataset, samples, skipped),
+        **_by_classifier(train, dataset, samples, skipped),
+        **_by_distance(train, dataset, samples, skipped, config.eval.bootstrap),
+        **_by_neighbour(run, train, dataset, samples, skipped),
     }
 
 
@@ -55,13 +55,12 @@ def _by_rule(name: str, samples: dict[str, Tensor]) -> dict[str, Any]:
 
 
 def _by_classifier(
-    config: EvalConfig, dataset: Dataset, samples: dict[str, Tensor], skipped: dict[str, str]
+    train: Split, dataset: Dataset, samples: dict[str, Tensor], skipped: dict[str, str]
 ) -> dict[str, Any]:
     """Scores decoder means, and beside them entries drawn from the decoder."""
     if len(dataset.class_names) < 2:
         skipped["cas"] = "the data has no classes"
         return {}
-    train = dataset.clean_train(config.train_items)
     features = classifier_features(train.x, dataset.signal.levels)
     scores = {
         key: score_samples(samples[key], samples["labels"], train, dataset.test, features)
@@ -81,7 +80,11 @@ def _by_classifier(
 
 
 def _by_distance(
-    config: EvalConfig, dataset: Dataset, samples: dict[str, Tensor], skipped: dict[str, str]
+    train: Split,
+    dataset: Dataset,
+    samples: dict[str, Tensor],
+    skipped: dict[str, str],
+    resamplings: int,
 ) -> dict[str, Any]:
     """Local Frechet and kernel distances of drawn items, with their floors."""
     drawn = samples.get("drawn", samples["means"])
@@ -89,9 +92,8 @@ def _by_distance(
     if limit < 1:
         skipped["fd_local"] = f"needs 20 test items and 10 samples, got {len(drawn)} samples"
         return {}
-    train = dataset.clean_train(config.train_items)
     features = principal_components(train.x, dataset.signal.levels, limit)
-    found = distances(features(drawn), features(dataset.test.x), config.bootstrap)
+    found = distances(features(drawn), features(dataset.test.x), resamplings)
     return {
         "fd_local": found.fd_local.value,
         "kernel_local": found.kernel_local.value,
@@ -115,7 +117,7 @@ def _with_floor(distance: Distance) -> dict[str, Any]:
 
 def _by_neighbour(
     run: Path,
-    config: EvalConfig,
+    train: Split,
     dataset: Dataset,
     samples: dict[str, Tensor],
     skipped: dict[str, str],
@@ -123,9 +125,7 @@ def _by_neighbour(
     if "drawn" not in samples:
         skipped["neighbours"] = "decoder means are close to everything, and nothing can be drawn"
         return {}
-    train = dataset.clean_train(config.train_items)
-    few = slice(config.train_items)
-    found = neighbours(samples["drawn"][few], dataset.test.x[few], train.x, dataset.signal.levels)
+    found = neighbours(samples["drawn"], dataset.test.x, train.x, dataset.signal.levels)
     pictures.neighbours_chart(
         run / "neighbours.png",
         [pictures.Distances(name, found.quantiles[key]) for key, name in NAMES.items()],

@@ -1,8 +1,9 @@
 """Features of a data set's own making: what its classifier and its distances look at.
 
 Small pictures are taken pixel by pixel. Sound is taken as log spectra, since a tone's phase says
-nothing. Everything is then put on the leading principal components of the training split, so no
-network is trained and nothing is downloaded.
+nothing, and video as the mean magnitude of its frames' spectra, since what moves is the same
+wherever it is. All but small pictures are then put on the leading principal components of the
+training split, so no network is trained and nothing is downloaded.
 """
 
 from typing import NamedTuple
@@ -66,14 +67,16 @@ def principal_components(train: Tensor, levels: int, limit: int, whiten: bool = 
 
 
 def _raw_name(x: Tensor) -> str:
-    return "log spectra" if x.ndim == 3 else "pixels"
+    return {3: "log spectra", 4: "pixels", 5: "frame spectra"}[x.ndim]
 
 
 def _raw(x: Tensor, levels: int) -> Tensor:
-    """`(N, C, *size)` to `(N, entries)` float32: entries in [0, 1], or spectra of sound."""
+    """`(N, C, *size)` to `(N, entries)` float32: entries in [0, 1], or spectra."""
     scaled = x.float().cpu() / (levels - 1)
-    if x.ndim != 3:
+    if x.ndim == 4:
         return scaled.flatten(1)
+    if x.ndim == 5:  # the magnitude of a spectrum does not change when a frame is shifted
+        return torch.fft.rfft2(scaled, norm="ortho").abs().mean(2).flatten(1)
     window = max(4, x.shape[-1] // FRAMES)
     frames = (scaled * 2 - 1).unfold(-1, window, window)  # (N, C, frames, window)
     spectra = torch.fft.rfft(frames * torch.hann_window(window)).abs()

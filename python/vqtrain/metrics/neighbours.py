@@ -11,8 +11,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+import vqkernels as vq
+
 QUANTILES = (0.0, 0.05, 0.25, 0.5, 0.75, 0.95, 1.0)
-ROWS = 512  # of a block of the distance matrix
 
 
 class Neighbours(NamedTuple):
@@ -60,19 +61,10 @@ def neighbours(samples: Tensor, held_out: Tensor, train: Tensor, levels: int) ->
 
 
 def nearest_distances(rows: Tensor, train: Tensor, skip_self: bool = False) -> Tensor:
-    """`(N,)` distance of each `(N, D)` row to its nearest `(T, D)` training row.
+    """`(N,)` distance of each `(N, D)` row to its nearest `(T, D)` training row, exactly.
 
     With `skip_self` the rows are the training rows, and each is compared with the others.
     """
-    found = []
-    for first in range(0, len(rows), ROWS):
-        # Differences, not the expanded square: equal rows must be at distance 0 exactly.
-        block = torch.cdist(
-            rows[first : first + ROWS],
-            train,
-            compute_mode="donot_use_mm_for_euclid_dist",
-        )
-        if skip_self:
-            block.diagonal(first).fill_(torch.inf)
-        found.append(block.min(1).values)
-    return torch.cat(found)
+    if skip_self:  # the nearest is the row itself, or one that equals it
+        return vq.nearest_codes(rows, train, 2).distances[:, 1].sqrt()
+    return vq.nearest_code(rows, train).distances.sqrt()

@@ -16,6 +16,8 @@ WAVES = 4  # sounds in a row
 WAVE_COLUMNS = 160
 WAVE_HEIGHT = 0.5  # inches
 TITLE_HEIGHT = 0.45  # inches
+ROW = 6  # samples without a class in a row
+LETTER = 0.09  # inches of a row's name
 
 
 class Panel(NamedTuple):
@@ -42,7 +44,8 @@ def sheet(path: Path, panels: Sequence[Panel], levels: int, width: float = WIDTH
         width: inches of a panel.
     """
     shown = [_fitting(panel.items) for panel in panels]
-    height = max(_height(items, width) for items in shown) + TITLE_HEIGHT
+    names = max(len(name) for panel in panels for name in panel.row_names) * LETTER
+    height = max(_height(items, width - names) for items in shown) + TITLE_HEIGHT
     with figure(path, height, [width] * len(panels)) as axes:
         for ax, panel, items in zip(axes, panels, shown, strict=True):
             ax.set_title(panel.title)
@@ -62,6 +65,8 @@ def sample_sheet(
 ) -> None:
     """One row per class: the first samples as decoder means, and the same codes with pixels drawn.
 
+    Without classes, the samples are in rows of equal length.
+
     Args:
         path: PNG to write.
         means: `(classes, shown, C, *size)` levels.
@@ -70,11 +75,21 @@ def sample_sheet(
         levels: number of levels.
         temperature: of the prior, for the title.
     """
+    if len(class_names) == 1:
+        means, drawn = _in_rows(means), None if drawn is None else _in_rows(drawn)
+        class_names = [""] * len(means)
     title = f"Samples at temperature {temperature:g}, uncurated"
     panels = [Panel(f"{title}: mean of the decoder", class_names, means)]
     if drawn is not None:
         panels.append(Panel("The same codes, drawn from the decoder", class_names, drawn))
     sheet(path, panels, levels, width=6.5)
+
+
+def _in_rows(items: Tensor) -> Tensor:
+    """`(1, n, ...)` to `(n // ROW, ROW, ...)`; fewer than a row stay one."""
+    length = min(ROW, items.shape[1])
+    whole = items.shape[1] // length * length
+    return items[0, :whole].unflatten(0, (-1, length))
 
 
 def _fitting(items: Tensor) -> Tensor:
@@ -91,7 +106,7 @@ def _height(items: Tensor, width: float) -> float:
     if items.ndim == 4:
         return len(items) * WAVE_HEIGHT
     rows, columns, _, tall, wide = items.shape
-    return 0.9 * width * rows * (tall + 1) / (columns * (wide + 1))
+    return 0.95 * width * rows * (tall + 1) / (columns * (wide + 1))
 
 
 def _images(axes: Axes, items: Tensor, levels: int, row_names: Sequence[str]) -> None:
@@ -113,5 +128,6 @@ def _waves(axes: Axes, items: Tensor, levels: int, row_names: Sequence[str]) -> 
             # The line keeps visible what the area cannot: a stretch of one value.
             axes.fill_between(x, lower, upper, color=ACCENT, linewidth=0.6)
     axes.set_yticks([-row for row in range(len(items))], row_names)
+    axes.set_ylim(0.6 - len(items), 0.6)
     axes.margins(x=0)
     no_frame(axes)

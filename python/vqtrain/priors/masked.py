@@ -39,7 +39,7 @@ class MaskedConfig(TransformerConfig):
 
     label_smoothing: float = 0.0
     passes: int = 12
-    choice_temperature: float = 8.0
+    choice_temperature: float = 10.0
 
     def __post_init__(self) -> None:
         super().__post_init__()

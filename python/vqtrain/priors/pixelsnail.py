@@ -58,7 +58,7 @@ class PixelSNAILConfig:
     heads: int = 4
     output_layers: int = 1
     conditioning_blocks: int = 2
-    dropout: float = 0.2
+    dropout: float = 0.3
     label_dropout: float = 0.0
 
     def __post_init__(self) -> None:

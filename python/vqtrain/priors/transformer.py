@@ -37,7 +37,7 @@ class TransformerConfig:
     """
 
     width: int = 64
-    layers: int = 4
+    layers: int = 3
     heads: int = 4
     mlp_ratio: int = 4
     positions: Literal["learned", "rope"] = "learned"
@@ -75,7 +75,7 @@ class Transformer(nn.Module):
         self.head = nn.Linear(width, space.num_embeddings)
         self.dropout = nn.Dropout(config.dropout)
         self.apply(_initialise)
-        with torch.no_grad():  # GPT-2: the variance of the stream does not grow with depth
+        with torch.no_grad():  # the stream's variance does not grow with depth, as in GPT-2
             for block in blocks:
                 block.attention_out.weight /= (2 * config.layers) ** 0.5
                 block.mlp_out.weight /= (2 * config.layers) ** 0.5
@@ -168,8 +168,9 @@ class Rotation(nn.Module):
 
 
 def _initialise(module: nn.Module) -> None:
-    """Weights of GPT-2 (Radford et al. 2019)."""
-    if isinstance(module, nn.Linear | nn.Embedding):
-        nn.init.normal_(module.weight, std=0.02)
+    """Maps keep the variance of their input at any width (LeCun et al. 1998)."""
     if isinstance(module, nn.Linear):
+        nn.init.normal_(module.weight, std=module.in_features**-0.5)
         nn.init.zeros_(module.bias)
+    elif isinstance(module, nn.Embedding):
+        nn.init.normal_(module.weight, std=module.embedding_dim**-0.5)
