@@ -169,8 +169,8 @@ def test_a_folder_of_sounds_is_resampled_and_companded(sounds: Path) -> None:
     peaks = torch.fft.rfft(wave).abs().argmax(1) * 8000 / 1024
     expected = torch.tensor([800.0, 200.0])[labels]
     assert (peaks - expected).abs().max() < 8
-    drawn = data.train.batch(torch.zeros(4, dtype=torch.int64), torch.arange(4)).x
-    assert len(drawn.flatten(1).unique(dim=0)) == 4
+    drawn = data.train.batch(torch.zeros(20, dtype=torch.int64), torch.arange(20)).x
+    assert len(drawn.flatten(1).unique(dim=0)) >= 5  # of the ten or forty phases of a sine
 
 
 def test_short_sounds_get_silence_on_both_sides(sounds: Path) -> None:
