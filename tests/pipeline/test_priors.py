@@ -29,7 +29,7 @@ def pixelcnn(space: CodeSpace) -> Prior:
 
 
 def pixelsnail(space: CodeSpace) -> Prior:
-    sizes = {"width": 8, "residual_width": 8, "heads": 2, "first_kernel": 3}
+    sizes = {"width": 8, "residual_width": 8, "heads": 2, "layers": 2, "attention_every": 1}
     return PixelSNAIL(PixelSNAILConfig(**sizes, dropout=0.5, label_dropout=0.1), space)
 
 

@@ -12,7 +12,7 @@ from vqtrain.completions import WAYS
 from vqtrain.config import RunConfig
 from vqtrain.config.sections import PriorConfig, SampleConfig, TokenizerConfig
 from vqtrain.data import Dataset, load_dataset, provenance
-from vqtrain.models import VAE, Identity, Tokenizer, VAEConfig, VQVAE2Config, VQVAEConfig
+from vqtrain.models import Tokenizer, VAEConfig, VQVAE2Config, VQVAEConfig
 from vqtrain.priors import MaskedConfig, PixelCNNConfig
 from vqtrain.priors.prior import CodeSpace
 from vqtrain.sample import load_samples, sample
@@ -50,13 +50,10 @@ def untrained(config: RunConfig, run: Path) -> Dataset:
     torch.manual_seed(0)
     dataset = load_dataset(config.data, config.seed)
     facts = {"data": provenance(config.data, config.seed)}
-    if config.tokenizer.kind == "vae":
-        vae = VAE(config.tokenizer.vae, dataset.signal)
-        checkpoint.save(run / "tokenizer", vae, facts)
+    tokenizer = make_tokenizer(config, dataset.signal)
+    if not isinstance(tokenizer, Tokenizer):
+        checkpoint.save(run / "tokenizer", tokenizer, facts)
         return dataset
-    identity = config.tokenizer.kind == "identity"
-    tokenizer = Identity(dataset.signal) if identity else make_tokenizer(config, dataset.signal)
-    assert isinstance(tokenizer, Tokenizer)
     tokenizer.train()(dataset.test.x, dataset.test.labels)  # k-means fills the codebooks
     tokenizer.eval()
     checkpoint.save(run / "tokenizer", tokenizer, facts)
