@@ -82,7 +82,7 @@ def measure_codes(
         **measure_conditioning(subject, skipped),
         **measure_reconstructions(subject, skipped),
         **measure_samples(run, config, dataset, subject.samples, skipped),
-        "tokenizer_best_step": subject.facts["step"],
+        **subject.best_steps,
     }
 
 

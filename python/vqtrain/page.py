@@ -14,6 +14,7 @@ from typing import NamedTuple
 from vqtrain.files import write_atomic
 
 Row = Sequence[str]
+PANEL = 1000  # pixels; a picture that is wider has more than one panel
 
 
 class Section(NamedTuple):
@@ -64,18 +65,21 @@ def table(head: Row, rows: Sequence[Row], caption: str = "") -> str:
     return f'<div class="scroll"><table>{"".join(lines)}</table></div>'
 
 
-def picture(path: Path, alt: str, caption: str = "", wide: bool = False) -> str:
+def picture(path: Path, alt: str, caption: str = "") -> str:
     """A PNG inside the page; empty if there is no such file.
+
+    One with more than a panel takes the whole width, and may be scrolled on a small screen.
 
     Args:
         path: PNG file.
         alt: what it shows, for those who cannot see it.
         caption: under the picture, plain text.
-        wide: whether it needs the whole width, and may be scrolled on a small screen.
     """
     if not path.is_file():
         return ""
-    data = base64.b64encode(path.read_bytes()).decode()
+    content = path.read_bytes()
+    wide = int.from_bytes(content[16:20], "big") > PANEL  # where a PNG tells its width
+    data = base64.b64encode(content).decode()
     under = f"<figcaption>{html.escape(caption)}</figcaption>" if caption else ""
     kind = ' class="wide"' if wide else ""
     image = f'<img alt="{html.escape(alt)}" src="data:image/png;base64,{data}">'

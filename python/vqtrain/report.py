@@ -86,7 +86,6 @@ def _samples(run: Path) -> str:
         run / "samples.png",
         "Uncurated samples, one row for each class",
         f"The first samples of each class, none selected ({settings}).",
-        wide=True,
     ) + picture(
         run / "completions.png",
         "Held-out items, the half that was given, and what the prior made of the rest",

@@ -93,7 +93,7 @@ def table_page(
         tables: heading and columns; columns that no row has are left out, and so are rows that
             have none of a table's.
         charts: side by side above the table; those that do not exist are left out.
-        samples: wide ones below, under their texts; likewise.
+        samples: those below, under their texts; likewise.
     """
     write_page(
         path,
@@ -102,7 +102,7 @@ def table_page(
         [
             Section("", side_by_side(*(picture(*chart) for chart in charts))),
             *(Section(heading, _table(rows, columns)) for heading, columns in tables.items()),
-            *(Section(text, picture(file, text, wide=True)) for file, text in samples),
+            *(Section(text, picture(file, text)) for file, text in samples),
         ],
     )
 

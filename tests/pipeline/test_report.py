@@ -128,6 +128,13 @@ def test_a_page_holds_its_pictures_and_names_no_other_file(tmp_path: Path, png: 
     assert "never there" not in page
 
 
+def test_a_picture_of_two_panels_takes_the_whole_width(tmp_path: Path, png: Path) -> None:
+    wide = tmp_path / "wide.png"
+    Image.new("RGB", (1690, 400)).save(wide)
+    assert 'class="wide"' in picture(wide, "two panels")
+    assert 'class="wide"' not in picture(png, "one")
+
+
 def test_what_is_empty_leaves_no_trace(tmp_path: Path) -> None:
     assert table(("a", "b"), []) == ""
     assert side_by_side("", "") == ""
@@ -168,9 +175,11 @@ def test_a_browser_draws_the_page_and_nothing_is_cut_off(
     browser = shutil.which("chromium") or shutil.which("google-chrome")
     if browser is None:
         pytest.skip("no Chromium is installed")
+    wide = tmp_path / "wide.png"
+    Image.new("RGB", (1690, 400), (20, 30, 40)).save(wide)
     rows = [("a name of some length", *["1.234 \u00b1 0.005"] * 6)]
     body = tiles([("bits/dim", "1.900", "against 2.0")] * 4) + table(("x", *"abcdef"), rows)
-    body += picture(png, "dot", wide=True) + side_by_side(picture(png, "dot"), folded("s", "text"))
+    body += picture(wide, "dots") + side_by_side(picture(png, "dot"), folded("s", "text"))
     write_page(tmp_path / "p.html", "A run", "One sentence.", [Section("All", body)])
     command = [browser, "--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars"]
     shot = tmp_path / "page.png"

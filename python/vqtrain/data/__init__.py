@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+from vqtrain.data.adapters import load_folder, load_hub, load_npy
 from vqtrain.data.config import DataConfig, provenance
 from vqtrain.data.dataset import Dataset, Split, StoredTrainSet, TrainSet
 from vqtrain.data.digits import load_digits_dataset
@@ -31,6 +32,9 @@ BUNDLED: dict[str, Callable[[DataConfig, int], Dataset]] = {
     "moving-digits": load_moving_digits,
 }
 
+# What stands before the colon: the rest of the name, DataConfig and seed to Dataset.
+ADAPTERS = {"folder": load_folder, "npy": load_npy, "hf": load_hub}
+
 
 def load_dataset(config: DataConfig, seed: int) -> Dataset:
     """The data of a run; every stage of the run sees the same items.
@@ -40,8 +44,13 @@ def load_dataset(config: DataConfig, seed: int) -> Dataset:
         seed: decides the draws of the training set.
 
     Raises:
-        ValueError: if there is no such data set, or `config` does not fit it.
+        ValueError: if there is no such data set, or `config` does not fit it; adapters raise more
+            (`vqtrain.data.adapters`).
     """
+    kind, colon, place = config.name.partition(":")
+    if colon and kind in ADAPTERS:
+        return ADAPTERS[kind](place, config, seed)
     if config.name not in BUNDLED:
-        raise ValueError(f"data.name must be among {', '.join(BUNDLED)}, got {config.name!r}")
+        names = [*BUNDLED, *(f"{kind}:..." for kind in ADAPTERS)]
+        raise ValueError(f"data.name must be among {', '.join(names)}, got {config.name!r}")
     return BUNDLED[config.name](config, seed)

@@ -5,6 +5,7 @@ draws are warped copies, other crops, or (procedural sets) new items altogether.
 function of the seed, the row and the draw's number, so an interrupted epoch goes on exactly.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
@@ -114,6 +115,26 @@ class Dataset(NamedTuple):
     test: Split
     signal: Signal
     class_names: tuple[str, ...]
+
+    @staticmethod
+    def of(
+        sets: Mapping[str, TrainSet], signal: Signal, class_names: tuple[str, ...]
+    ) -> "Dataset":
+        """A data set of which all items of validation and test are made now, in their draw 0.
+
+        Args:
+            sets: `train`, `validation` and `test`.
+            signal: of an item.
+            class_names: in label order.
+        """
+
+        def held_out(split: str) -> Split:
+            rows = torch.arange(sets[split].size)
+            return sets[split].batch(rows, torch.zeros_like(rows))
+
+        return Dataset(
+            sets["train"], held_out("validation"), held_out("test"), signal, class_names
+        )
 
     def clean_train(self, limit: int | None = None) -> Split:
         """Draw 0 of every training row, or of the first `limit`."""

@@ -8,7 +8,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
-import torch
 from torch import Tensor
 
 from vqtrain.data.config import DataConfig
@@ -74,19 +73,14 @@ def procedural_dataset(recipes: dict[str, Recipe], config: DataConfig, seed: int
         seed: decides the training items; the held-out ones are always the same.
     """
 
-    def held_out(split: str) -> Split:
-        rows = torch.arange(config.held_out)
-        stream = ProceduralTrainSet(recipes[split], config.held_out, (STREAMS[split], 0))
-        return stream.batch(rows, torch.zeros_like(rows))
-
-    recipe = recipes["train"]
-    return Dataset(
-        train=ProceduralTrainSet(recipe, config.train_size, (STREAMS["train"], seed)),
-        validation=held_out("validation"),
-        test=held_out("test"),
-        signal=recipe.signal,
-        class_names=recipe.class_names,
-    )
+    sizes = {"train": config.train_size, "validation": config.held_out, "test": config.held_out}
+    sets = {
+        split: ProceduralTrainSet(
+            recipe, sizes[split], (STREAMS[split], seed if split == "train" else 0)
+        )
+        for split, recipe in recipes.items()
+    }
+    return Dataset.of(sets, recipes["train"].signal, recipes["train"].class_names)
 
 
 def between(u: Tensor, low: float, high: float) -> Tensor:

@@ -7,14 +7,14 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from vqtrain import checkpoint, codes
+from vqtrain import codes
 from vqtrain.codes import CodeSet, CodeStore
 from vqtrain.config import RunConfig
 from vqtrain.data import Dataset, Split, load_dataset
 from vqtrain.models.tokenizer import Tokenizer
 from vqtrain.priors.prior import Prior
 from vqtrain.sample import load_samples
-from vqtrain.train_prior import load_priors
+from vqtrain.train_prior import load_prior
 from vqtrain.train_tokenizer import load_tokenizer
 
 
@@ -30,7 +30,7 @@ class Subject(NamedTuple):
         store: the codes.
         samples: `labels`, `means` and, where the decoder has a likelihood, `drawn`; on the CPU.
         device: where models are evaluated.
-        facts: what was noted when the tokenizer was kept.
+        best_steps: steps at which tokenizer and priors were kept, as keys of the metrics.
     """
 
     run: Path
@@ -41,7 +41,7 @@ class Subject(NamedTuple):
     store: CodeStore
     samples: dict[str, Tensor]
     device: torch.device
-    facts: dict[str, Any]
+    best_steps: dict[str, Any]
 
     def split(self, name: str) -> tuple[Split, CodeSet]:
         """Items of a split and their codes, on the device; of training items the first ones.
@@ -70,15 +70,22 @@ def load(config: RunConfig, run: Path, device: torch.device) -> Subject:
     """
     tokenizer, header = load_tokenizer(config, run)
     store = codes.read(run / "codes", header["fingerprint"])
-    priors = load_priors(config, run, header["fingerprint"], len(store.grids))
+    loaded = [
+        load_prior(config, run, header["fingerprint"], level) for level in range(len(store.grids))
+    ]
+    kept = [prior_header["facts"]["step"] for _, prior_header in loaded]
     return Subject(
         run=run,
         config=config,
         dataset=load_dataset(config.data, config.seed),
-        samples=load_samples(run, [checkpoint.fingerprint(prior) for prior in priors]),
+        samples=load_samples(run, [found["fingerprint"] for _, found in loaded]),
         tokenizer=tokenizer.to(device),
-        priors=[prior.to(device) for prior in priors],
+        priors=[prior.to(device) for prior, _ in loaded],
         store=store,
         device=device,
-        facts=header["facts"],
+        best_steps={
+            "tokenizer_best_step": header["facts"]["step"],
+            "prior_best_step": kept[0],
+            "prior_best_steps": kept,
+        },
     )

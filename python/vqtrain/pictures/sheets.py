@@ -15,6 +15,7 @@ STRIP_FRAMES = 12  # of all videos in a row together
 WAVES = 4  # sounds in a row
 WAVE_COLUMNS = 160
 WAVE_HEIGHT = 0.5  # inches
+TALLEST = 9.0  # inches; pictures of many rows are shown smaller
 TITLE_HEIGHT = 0.45  # inches
 ROW = 6  # samples without a class in a row
 LETTER = 0.09  # inches of a row's name
@@ -45,7 +46,8 @@ def sheet(path: Path, panels: Sequence[Panel], levels: int, width: float = WIDTH
     """
     shown = [_fitting(panel.items) for panel in panels]
     names = max(len(name) for panel in panels for name in panel.row_names) * LETTER
-    height = max(_height(items, width - names) for items in shown) + TITLE_HEIGHT
+    needed = max(_height(items, width - names) for items in shown)
+    height = min(needed, TALLEST) + TITLE_HEIGHT
     with figure(path, height, [width] * len(panels)) as axes:
         for ax, panel, items in zip(axes, panels, shown, strict=True):
             ax.set_title(panel.title)
@@ -112,6 +114,7 @@ def _height(items: Tensor, width: float) -> float:
 def _images(axes: Axes, items: Tensor, levels: int, row_names: Sequence[str]) -> None:
     """A montage with a name at each row; pixels stay sharp squares."""
     axes.imshow(montage(items, levels), interpolation="nearest")
+    axes.set_anchor("NW")
     height = items.shape[-2] + 1
     axes.set_yticks([row * height + height / 2 - 1 for row in range(len(items))], row_names)
     no_frame(axes)
