@@ -233,7 +233,7 @@ def test_an_unknown_source_or_command_lists_the_known_ones(
     assert "source must be a preset (cifar-paper, digits," in complaint
     assert "a YAML file or a run folder, got 'digitz': did you mean 'digits'?" in complaint
     assert main(["trian", "tokenizer"]) == 2
-    assert "command must be one of init, run, train tokenizer" in capsys.readouterr().err
+    assert "command must be one of init, data, run, train tokenizer" in capsys.readouterr().err
 
 
 def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
