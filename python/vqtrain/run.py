@@ -8,9 +8,12 @@ from its last shard. What has finished with the same settings is not made again.
 such runs, see `vqtrain.table`.
 """
 
+import json
 import sys
 import time
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -19,13 +22,22 @@ from vqtrain.config import RESUME, RunConfig, parse, take_options
 from vqtrain.evaluate import evaluate
 from vqtrain.extract import extract
 from vqtrain.report import report
-from vqtrain.runtime import start
+from vqtrain.runtime import fresh, keep_inputs, start
 from vqtrain.sample import sample
 from vqtrain.train_prior import train_prior
 from vqtrain.train_tokenizer import train_tokenizer
 
 STAGES = (train_tokenizer, extract, train_prior, sample, evaluate, report)
 WITHOUT_CODES = (train_tokenizer, sample, evaluate, report)  # the VAE has no codes and no prior
+
+# Of the stages that are not trainings: the name, the file that is written last, and the models
+# that it is made from.
+MADE = {
+    extract: ("extract", "codes/manifest.json", "tokenizer"),
+    sample: ("sample", "samples/samples.json", "*"),
+    evaluate: ("eval", "metrics.json", "*"),
+    report: ("report", "report.html", "*"),
+}
 
 
 def run(config: RunConfig, folder: Path, resume: str = "auto") -> None:
@@ -42,9 +54,27 @@ def run(config: RunConfig, folder: Path, resume: str = "auto") -> None:
     for chained in WITHOUT_CODES if config.tokenizer.kind == "vae" else STAGES:
         if chained in (train_tokenizer, train_prior):
             chained(config, folder, resume=resume)
-        else:
-            chained(config, folder)
+            continue
+        name, artifact, models = MADE[chained]
+        inputs = _inputs(config, folder, models)
+        if fresh(name, folder, inputs) and (folder / artifact).is_file():
+            print(f"[{name}] was made before from the same models and settings")
+            continue
+        chained(config, folder)
+        keep_inputs(name, folder, inputs)
     print(f"[run] done in {time.perf_counter() - begin:.1f} s: open {folder / 'report.html'}")
+
+
+def _inputs(config: RunConfig, folder: Path, models: str) -> dict[str, Any]:
+    """What decides the result of a stage that is no training: settings and fingerprints."""
+    settings = asdict(config)
+    for name in ("log", "checkpoint"):  # how trainings are watched and interrupted
+        del settings[name]
+    fingerprints = {
+        path.parent.name: json.loads(path.read_text())["fingerprint"]
+        for path in sorted(folder.glob(f"{models}/config.json"))
+    }
+    return {"settings": settings, "models": fingerprints}
 
 
 def main(argv: list[str] | None = None) -> None:

@@ -63,14 +63,13 @@ def is_first_rank() -> bool:
 
 
 @contextmanager
-def stage(name: str, run: Path, inputs: dict[str, Any] | None = None) -> Iterator[dict[str, Any]]:
-    """Prints a stage's name, result and seconds, and keeps seconds and inputs in `stages.json`.
+def stage(name: str, run: Path) -> Iterator[dict[str, Any]]:
+    """Prints a stage's name, result and seconds, and keeps the seconds in `stages.json`.
 
     Args:
         name: of the stage.
         run: run folder; what dead processes left half-written there is removed, and `env.json`
             is written.
-        inputs: JSON values that decide what the stage writes; see `fresh`.
 
     Yields:
         A dictionary. What the stage puts under `result` is printed, and `seconds_before`, spent
@@ -86,8 +85,7 @@ def stage(name: str, run: Path, inputs: dict[str, Any] | None = None) -> Iterato
     write_json(run / "env.json", environment())
     yield note
     seconds = time.perf_counter() - begin + note.get("seconds_before", 0.0)
-    entry = {"seconds": round(seconds, 2), "inputs": _hash(inputs)}
-    write_json(run / "stages.json", {**_stages(run), name: entry})
+    write_json(run / "stages.json", {**_stages(run), name: {"seconds": round(seconds, 2)}})
     print(f"[{name}] {note.get('result', 'done')}  ({seconds:.1f} s)", flush=True)
 
 
@@ -106,16 +104,21 @@ def finished_before(name: str, run: Path, result: str, seconds: float) -> None:
         print(f"[{name}] was finished before: {result}")
 
 
-def fresh(run: Path, name: str, inputs: dict[str, Any]) -> bool:
-    """Whether a stage has finished in this run folder with these very inputs.
+def fresh(name: str, run: Path, inputs: dict[str, Any]) -> bool:
+    """Whether a stage was last made from these very inputs (see `keep_inputs`)."""
+    return bool(_stages(run).get(name, {}).get("inputs") == _hash(inputs))
+
+
+def keep_inputs(name: str, run: Path, inputs: dict[str, Any]) -> None:
+    """Keeps in `stages.json` what a finished stage was made from; made again, it forgets them.
 
     Args:
-        run: run folder.
-        name: of the stage.
-        inputs: what `stage` was given: sections of the configuration, fingerprints of what
+        name, run: as for `stage`.
+        inputs: JSON values: all of the configuration that matters, and the fingerprints of what
             earlier stages made.
     """
-    return bool(_stages(run).get(name, {}).get("inputs") == _hash(inputs))
+    stages = _stages(run)
+    write_json(run / "stages.json", {**stages, name: {**stages[name], "inputs": _hash(inputs)}})
 
 
 def stage_seconds(run: Path) -> dict[str, float]:
@@ -129,7 +132,5 @@ def _stages(run: Path) -> dict[str, dict[str, Any]]:
     return stages
 
 
-def _hash(inputs: dict[str, Any] | None) -> str | None:
-    if inputs is None:
-        return None
+def _hash(inputs: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()

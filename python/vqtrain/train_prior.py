@@ -83,6 +83,8 @@ def _train_level(
     settings = training_settings(config, level, store.tokenizer)
     done = finished(where, settings, resume)
     if done is not None:
+        if accelerator.is_main_process:
+            save(config, run)
         finished_before(name, run, done.summary(UNIT), done.seconds_before)
         return
     with stage(name, run) as note:

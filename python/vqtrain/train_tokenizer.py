@@ -34,7 +34,6 @@ from vqtrain.metrics.usage import code_usage
 from vqtrain.models import TOKENIZERS, VAE, Identity, Signal, SignalModel, Tokenizer
 from vqtrain.runtime import finished_before, stage, start
 
-UNIT = "bits/dim of reconstruction"
 Model = TypeVar("Model", bound=SignalModel)
 
 
@@ -63,7 +62,9 @@ def train_tokenizer(config: RunConfig, run: Path, resume: str = "auto") -> None:
     folder, settings = run / "tokenizer", training_settings(config)
     done = finished(folder, settings, resume)
     if done is not None:
-        finished_before("train tokenizer", run, done.summary(UNIT), done.seconds_before)
+        if accelerator.is_main_process:
+            save(config, run)
+        finished_before("train tokenizer", run, done.summary(_unit(config)), done.seconds_before)
         return
     with stage("train tokenizer", run) as note:
         if accelerator.is_main_process:
@@ -99,7 +100,7 @@ def train_tokenizer(config: RunConfig, run: Path, resume: str = "auto") -> None:
             log=config.log,
             checkpoints=config.checkpoint,
         ).fit(resume)
-        note["result"] = result.summary(UNIT)
+        note["result"] = result.summary(_unit(config))
         note["seconds_before"] = result.seconds_before
 
 
@@ -122,6 +123,14 @@ def make_tokenizer(config: RunConfig, signal: Signal) -> SignalModel:
         return Identity(signal)
     section = getattr(config.tokenizer, kind)
     return VAE(section, signal) if kind == "vae" else TOKENIZERS[kind](section, signal)
+
+
+def _unit(config: RunConfig) -> str:
+    """What `validate` measures in."""
+    section = getattr(config.tokenizer, config.tokenizer.kind, None)
+    if getattr(section, "likelihood", None) == "mse":
+        return "squared error per dimension"
+    return "bits/dim" if config.tokenizer.kind == "vae" else "bits/dim of reconstruction"
 
 
 def validate(model: SignalModel, held_out: Split, batch_size: int) -> Validation:

@@ -68,6 +68,19 @@ def test_a_run_leaves_every_artifact(finished: Path) -> None:
         assert (finished / f"{name}.png").read_bytes().startswith(b"\x89PNG")
 
 
+def test_a_run_that_is_called_again_makes_nothing_again(
+    copy: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def written() -> dict[str, int]:
+        files = (p for p in copy.rglob("*") if p.is_file() and p.name != "config.yaml")
+        return {str(path): path.stat().st_mtime_ns for path in files}
+
+    before = written()
+    assert main(["run", str(copy)]) == 0
+    assert written() == before
+    assert capsys.readouterr().out.count("before") == 6
+
+
 def test_metrics_have_the_promised_keys_and_add_up(metrics: dict[str, Any]) -> None:
     assert set(metrics) >= KEYS
     assert metrics["total_bpd"] == pytest.approx(metrics["recon_bpd"] + metrics["prior_bpd"])

@@ -32,6 +32,6 @@ def usage_scalars(usages: list[CodeUsage]) -> dict[str, float]:
     """The numbers behind the alarm, for the log."""
     named = {}
     for level, usage in enumerate(usages):
-        named[f"perplexity.{level}"] = usage.perplexity
-        named[f"usage.{level}"] = usage.used
+        named[f"validation_perplexity_{level}"] = usage.perplexity
+        named[f"validation_usage_{level}"] = usage.used
     return named
