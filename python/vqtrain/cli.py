@@ -10,6 +10,7 @@ import sys
 # Command words to the module whose main(argv) does it, imported only when it is asked for.
 COMMANDS = {
     "init": ("vqtrain.init", "write a preset with every field explained, to edit"),
+    "data": ("vqtrain.preview", "data list, data preview NAME: which data there is"),
     "run": ("vqtrain.run", "all stages in order"),
     "train tokenizer": ("vqtrain.train_tokenizer", "train a VQ-VAE on images"),
     "extract": ("vqtrain.extract", "turn images into codes"),
@@ -17,6 +18,7 @@ COMMANDS = {
     "sample": ("vqtrain.sample", "draw codes from the prior and decode them"),
     "eval": ("vqtrain.evaluate", "held-out bits, baselines, sample scores: metrics.json"),
     "report": ("vqtrain.report", "one self-contained report.html"),
+    "export": ("vqtrain.export", "export RUN --to DIR: tokenizer and priors, to hand on"),
 }
 USAGE = "\n".join(
     [

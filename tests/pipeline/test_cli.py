@@ -11,10 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 from safetensors.torch import load_file
 
+from vqtrain import checkpoint
 from vqtrain.cli import COMMANDS, main
+from vqtrain.pipeline import GenerativePipeline
 
 QUICK = [
     *("--threads", "1", "--data.warped_copies", "1", "--sample.per_class", "15"),
@@ -131,6 +134,38 @@ def test_samples_are_decided_by_the_seed(finished: Path, copy: Path) -> None:
     assert tensors["labels"].bincount().tolist() == [15] * 10
     assert tensors["drawn"].max() <= 16
     assert ((tensors["means"] >= 0) & (tensors["means"] <= 16)).all()
+
+
+def test_a_finished_run_is_a_pipeline_and_so_is_what_is_exported(
+    finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    to = tmp_path / "digits-model"
+    assert main(["export", str(finished), "--to", str(to)]) == 0
+    assert {str(p.relative_to(to)) for p in to.rglob("*") if p.is_file()} == {
+        *("pipeline.json", "config.yaml", "README.md"),
+        *(f"{m}/{f}" for m in ("tokenizer", "prior-0") for f in checkpoint.FILES),
+    }
+    drawn = load_file(finished / "samples" / "samples.safetensors")
+    for folder in (finished, to):
+        pipeline = GenerativePipeline.from_pretrained(folder)
+        again = pipeline.sample(drawn["labels"], torch.Generator().manual_seed(0))
+        assert torch.equal(again.codes[0], drawn["codes_0"])
+        assert pipeline.class_names == tuple("0123456789")
+    assert main(["export", str(finished), "--to", str(to)]) == 1
+    assert "--to must be a new or empty folder" in capsys.readouterr().err
+
+
+def test_the_snippet_of_an_exported_readme_runs(
+    finished: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    main(["export", str(finished), "--to", str(tmp_path / "model")])
+    (snippet,) = re.findall(
+        r"```python\n(.*?)```", (tmp_path / "model" / "README.md").read_text(), re.DOTALL
+    )
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {}
+    exec(snippet, names)
+    assert names["samples"].means.shape == (10, 1, 8, 8)
 
 
 def test_a_new_tokenizer_makes_old_codes_prior_and_samples_unusable(

@@ -1,7 +1,7 @@
 """One typed configuration for a run: what it may say (`sections`) and how it is read (`parse`)."""
 
 from vqtrain.config.options import LEVEL, RESUME, take_options
-from vqtrain.config.parse import locate, parse, presets, read, save
+from vqtrain.config.parse import explain, locate, parse, presets, read, save
 from vqtrain.config.sections import (
     CheckpointConfig,
     FitConfig,
@@ -22,6 +22,7 @@ __all__ = [
     "RunConfig",
     "SampleConfig",
     "TokenizerConfig",
+    "explain",
     "locate",
     "parse",
     "presets",

@@ -102,6 +102,14 @@ def locate(source: str) -> Source:
     )
 
 
+def explain(parser: ArgumentParser, meanings: dict[str, str]) -> None:
+    """Gives the options of a parser the documentation of their fields, and its groups names."""
+    for action in parser._actions:
+        action.help = meanings.get(action.dest, action.help)
+    for name, group in (parser.groups or {}).items():
+        group.title = name if name in meanings else "fields"
+
+
 def _parser(command: str) -> ArgumentParser:
     """One option for each field, with the field's own documentation as its help."""
     parser = ArgumentParser(
@@ -110,11 +118,7 @@ def _parser(command: str) -> ArgumentParser:
     parser.add_argument("source", help="preset name, YAML file or run folder")
     parser.add_argument("--out", help="run folder; default runs/NAME, or SOURCE if it is a folder")
     parser.add_class_arguments(RunConfig, None)
-    meanings = fields(RunConfig)
-    for action in parser._actions:
-        action.help = meanings.get(action.dest, action.help)
-    for name, group in (parser.groups or {}).items():
-        group.title = name if name in meanings else "run"
+    explain(parser, fields(RunConfig))
     return parser
 
 
