@@ -1,4 +1,4 @@
-# make demo | test | test-full | test-kill | lint | check | bench | bench-full | bench-gpu | trust | aot | readme | clean
+# make demo | test | test-full | test-kill | lint | check | bench | bench-full | bench-gpu | bench-pipeline | trust | aot | readme | clean
 #
 # Every target makes .venv itself from the pins and builds the extension into the source tree.
 # PYTHON=     the interpreter that makes .venv (3.11 or newer: the pinned scikit-image needs it)
@@ -17,7 +17,7 @@ NATIVE := $(wildcard csrc/*.cpp csrc/*/*.cpp csrc/*/*.h csrc/*/*.cu csrc/*/*.cuh
 BENCHMARKS := $(BIN)/python -m pytest -p no:xdist --benchmark-columns=median,iqr,rounds,iterations benchmarks
 SOURCES := git ls-files --cached --others --exclude-standard
 
-.PHONY: demo test test-full test-kill lint bench bench-full bench-gpu trust aot check readme clean
+.PHONY: demo test test-full test-kill lint bench bench-full bench-gpu bench-pipeline trust aot check readme clean
 
 demo: $(VENV)/built
 	$(BIN)/vqk run digits
@@ -63,6 +63,13 @@ bench-gpu: $(VENV)/test-tools $(VENV)/built
 	$(BENCHMARKS) --device cuda $(BENCH)
 	$(BIN)/python -m benchmarks.render
 	$(BIN)/python -m benchmarks.targets --device cuda
+
+# The pipeline's presets and tables on the CPU, an hour or two, and their numbers in docs.
+PRESETS := photos shapes-vqvae2 tones-1d moving-digits-3d
+bench-pipeline: $(VENV)/test-tools $(VENV)/built
+	for preset in $(PRESETS) digits-table photos-table; do $(BIN)/vqk run $$preset || exit 1; done
+	$(BIN)/python -m benchmarks.pipeline $(PRESETS:%=runs/%) runs/digits-table runs/photos-table
+	$(BIN)/python -m benchmarks.render
 
 # What trainers run into: the same probes for every quantizer, docs/trust.md from their results.
 trust: $(VENV)/test-tools $(VENV)/built

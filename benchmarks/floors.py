@@ -70,3 +70,23 @@ ALL_EQUAL_TIMES_PLAIN = 2.0
 EXTRA_MEMORY = 3.0
 # Our slowest time per pair over our fastest, from the fewest codes to the most, at most.
 TIME_PER_PAIR_SPREAD = 1.2
+
+# run or table, row (of several with that beginning the best one; none for a run), number, limit,
+# whether it is at most that
+PIPELINE: tuple[tuple[str, str, str, float, bool], ...] = (
+    ("digits-table", "pixels", "total_bpd", 1.72, True),
+    ("digits-table", "4x4-K", "total_bpd", 1.96, True),
+    ("digits-table", "vae", "total_bpd", 2.05, True),
+    ("digits-table", "4x4-K8", "cas", 0.92, False),
+    ("digits-table", "4x4-K8", "label_agreement", 0.88, False),
+    ("digits-table", "4x4-K8", "conditioning_gap_bits_per_image", 2.0, False),
+    ("digits-table", "4x4-K8-masked", "cas", 0.92, False),
+    ("digits-table", "4x4-K8-masked", "label_agreement", 0.88, False),
+    ("shapes-vqvae2", "", "rule_colour", 0.95, False),
+    ("shapes-vqvae2", "", "rule_shape", 0.75, False),
+    ("shapes-vqvae2", "", "minutes", 10.0, True),
+    ("tones-1d", "", "minutes", 10.0, True),
+    ("moving-digits-3d", "", "minutes", 10.0, True),
+    ("photos", "", "minutes", 10.0, True),
+    ("photos", "", "psnr over k-means", 0.7, False),
+)

@@ -12,7 +12,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks import code_sampling, digits, plots, results, tables
+from benchmarks import code_sampling, digits, pipeline, plots, results, tables
 from benchmarks.machine import ROOT
 from benchmarks.trust import table
 
@@ -32,6 +32,11 @@ _DOCUMENTS: dict[str, dict[str, Callable[[], str]]] = {
         "sampling-gpu": lambda: code_sampling.table("cuda"),
         "details": tables.details,
         "gpu": tables.gpu,
+    },
+    "docs/pipeline.md": {
+        "digits-table": pipeline.digits,
+        "photos-table": pipeline.photos,
+        "presets": pipeline.runs,
     },
     "docs/trust.md": {"trust": table.trust},
 }

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 import speed_cases
 
-from benchmarks import code_sampling, floors, gpu_targets, peers, tables, words
+from benchmarks import code_sampling, floors, gpu_targets, peers, pipeline, tables, words
 from benchmarks.peers import OURS
 from benchmarks.verdicts import Rows, Verdict, exact, field
 
@@ -80,7 +80,7 @@ def main(argv: list[str] | None = None) -> int:
         found = list(gpu_targets.verdicts(measured))
     else:
         sampling = code_sampling.verdicts(_measured(code_sampling.TABLE, device))
-        found = [*verdicts(measured), *sampling]
+        found = [*verdicts(measured), *sampling, *pipeline.verdicts()]
     print(words.columns(list(map(_line, found))))
     missed = sum(not verdict.passed for verdict in found)
     print(f"{len(found) - missed} pass, {missed} missed")

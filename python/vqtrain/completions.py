@@ -52,7 +52,10 @@ def completion_sheet(path: Path, tensors: dict[str, Tensor], signal: Signal) -> 
         signal: what they are items of.
     """
     items = tensors["held_out"]
-    nothing = (signal.levels - 1) // 2 if signal.ndim == 1 else 0  # silence, or blank paper
+    if signal.ndim == 1:
+        nothing = (signal.levels - 1) // 2  # silence
+    else:
+        nothing = 0 if signal.channels == 1 else signal.levels - 1  # white: grey levels are ink
     panels = []
     for half in ("first", "left"):
         if f"told_{half}" not in tensors:

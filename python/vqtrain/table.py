@@ -3,8 +3,9 @@
     vqk run digits-table --jobs 2
     vqk run digits-table --rows pixels --seeds 0 --set prior.steps=50
 
-A table is a YAML file in `presets/tables`: `base` (a preset), `seeds`, and `rows`, each with a
-name and the fields it sets; `codes_of` names a row whose tokenizers and codes a row takes over.
+A table is a YAML file in `presets/tables`: `base` (a preset), `seeds`, fields that are `set` for
+all, and `rows`, each with a name and the fields it sets; `codes_of` names a row whose tokenizers
+and codes a row takes over.
 Every row and seed is a run of its own, `OUT/ROW/seed-N`, made by `vqk run` in a process of its
 own. What has finished with the same settings is kept, what was interrupted goes on.
 OUT/table.json holds mean, standard error and every value of each number, OUT/table.html shows
@@ -67,8 +68,10 @@ def tables() -> list[str]:
 def load_table(name: str) -> Table:
     """Reads a table that comes with the package."""
     content = yaml.safe_load((_folder() / f"{name}.yaml").read_text())
+    common = content.get("set") or {}
     rows = tuple(
-        Row(row["name"], row.get("set") or {}, row.get("codes_of")) for row in content["rows"]
+        Row(row["name"], {**common, **(row.get("set") or {})}, row.get("codes_of"))
+        for row in content["rows"]
     )
     return Table(content["title"], content["base"], tuple(content["seeds"]), rows)
 

@@ -1,0 +1,172 @@
+"""What the pipeline's presets and tables reach, from the metrics that their runs leave.
+
+``python -m benchmarks.pipeline runs/*`` takes finished runs and tables over; ``make
+bench-pipeline`` makes them first. ``benchmarks.render`` writes the tables of docs/pipeline.md.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from benchmarks import floors, results, words
+from benchmarks.machine import ROOT
+from benchmarks.results import FOLDER
+from benchmarks.verdicts import Verdict
+
+PATH = FOLDER / "pipeline.json"
+PICTURES = ROOT / "docs" / "images"
+# heading, key of the metrics, factor, digits after the point
+Column = tuple[str, str, float, int]
+DIGITS: tuple[Column, ...] = (
+    ("total bits/dim", "total_bpd", 1, 3),
+    ("reconstruction", "recon_bpd", 1, 3),
+    ("codes", "prior_bpd", 1, 3),
+    ("KL", "kl_bpd", 1, 3),
+    ("active units", "active_units", 1, 1),
+    ("PSNR, dB", "psnr", 1, 1),
+    ("label agreement, %", "label_agreement", 100, 1),
+    ("CAS, %", "cas", 100, 1),
+    ("gap, bits/image", "conditioning_gap_bits_per_image", 1, 2),
+)
+PHOTOS: tuple[Column, ...] = (
+    ("PSNR, dB", "psnr", 1, 2),
+    ("k-means on patches, dB", "psnr_patches", 1, 2),
+    ("total bits/dim", "total_bpd", 1, 3),
+    ("reconstruction", "recon_bpd", 1, 3),
+    ("codes", "prior_bpd", 1, 3),
+    ("codes, uniform", "uniform_bpd", 1, 3),
+    ("used, %", "usage", 100, 1),
+    ("perplexity", "perplexity", 1, 1),
+)
+RUNS: tuple[Column, ...] = (
+    ("minutes", "minutes", 1, 1),
+    ("total bits/dim", "total_bpd", 1, 3),
+    ("reconstruction", "recon_bpd", 1, 3),
+    ("codes", "prior_bpd", 1, 3),
+    ("unigram", "unigram_bpd", 1, 3),
+    ("PSNR, dB", "psnr", 1, 2),
+    ("k-means on patches, dB", "psnr_patches", 1, 2),
+)
+
+
+def load() -> dict[str, Any]:
+    """Tables and runs by name; empty before the first one was taken over."""
+    content: dict[str, Any] = {"tables": {}, "runs": {}}
+    return json.loads(PATH.read_text()) if PATH.is_file() else content
+
+
+def take_over(folder: Path) -> None:
+    """Makes a run's metrics, or a table's numbers, and their pictures the published ones."""
+    content = load()
+    if (folder / "table.json").is_file():
+        content["tables"][folder.name] = json.loads((folder / "table.json").read_text())
+        picture = folder / "rate.png"
+    else:
+        metrics = json.loads((folder / "metrics.json").read_text())
+        content["runs"][folder.name] = {**metrics, "minutes": metrics["seconds"] / 60}
+        picture = folder / "samples.png"
+    results.write(PATH, json.dumps(content, indent=1) + "\n")
+    shutil.copyfile(picture, PICTURES / f"{folder.name}.png")
+
+
+def digits() -> str:
+    return _table("digits-table", DIGITS)
+
+
+def photos() -> str:
+    return _table("photos-table", PHOTOS)
+
+
+def runs() -> str:
+    """One line per preset, and the rules' readings of shapes and tones below."""
+    found = load()["runs"]
+    lines = [
+        [name, *(_cell(metrics.get(key), None, *shape) for _, key, *shape in RUNS)]
+        for name, metrics in sorted(found.items())
+    ]
+    text = words.markdown(["preset", *(column[0] for column in RUNS)], lines)
+    read = [
+        [
+            f"{name}, {factor}",
+            *(f"{metrics[key][factor]:.1%}" for key in ("rules", "rules_decoded", "rules_real")),
+        ]
+        for name, metrics in sorted(found.items())
+        for factor in metrics.get("rules", {})
+    ]
+    head = ["read by rule", "in samples", "in reconstructions", "in real items"]
+    groups = [
+        [f"{name}, {group}", f"{value:.2f}", f"{metrics['psnr_patches_by_group'][group]:.2f}"]
+        for name, metrics in sorted(found.items())
+        for group, value in metrics.get("psnr_by_group", {}).items()
+        if group in metrics.get("psnr_patches_by_group", {})
+    ]
+    pictures = ["PSNR by picture, dB", "decoded", "k-means on patches"]
+    return "\n\n".join([text, words.markdown(head, read), words.markdown(pictures, groups)])
+
+
+def verdicts() -> Iterator[Verdict]:
+    """One per floor of ``floors.PIPELINE``."""
+    content = load()
+    for name, row, key, limit, at_most in floors.PIPELINE:
+        value = _value(content, name, row, key)
+        yield Verdict("pipeline", f"{name} {row}".strip(), key, value, limit, at_most)
+
+
+def _value(content: dict[str, Any], name: str, row: str, key: str) -> float | None:
+    """A run's number; of a table the mean over seeds of a row, or of the best of several."""
+    if not row:
+        metrics = content["runs"].get(name, {})
+        if key == "psnr over k-means":
+            both = metrics.get("psnr"), metrics.get("psnr_patches")
+            return None if None in both else both[0] - both[1]
+        found: float | None = metrics.get(key)
+        return found
+    rows = content["tables"].get(name, {"rows": []})["rows"]
+    means = [
+        line["numbers"][key]["mean"]
+        for line in rows
+        if line["name"].startswith(row) and key in line["numbers"]
+    ]
+    return min(means) if means else None
+
+
+def _table(name: str, columns: tuple[Column, ...]) -> str:
+    content = load()["tables"].get(name)
+    if content is None:
+        return "Not yet measured."
+    lines = []
+    for row in content["rows"]:
+        numbers = [row["numbers"].get(key, {}) for _, key, *_ in columns]
+        lines.append(
+            [row["name"]]
+            + [
+                _cell(found.get("mean"), found.get("standard_error"), *shape)
+                for found, (_, _, *shape) in zip(numbers, columns, strict=True)
+            ]
+        )
+    return words.markdown(["", *(column[0] for column in columns)], lines)
+
+
+def _cell(value: float | None, error: float | None, scale: float, digits: int) -> str:
+    if value is None:
+        return ""
+    spread = "" if error is None else f" ± {error * scale:.{digits}f}"
+    return f"{value * scale:.{digits}f}{spread}"
+
+
+def main(argv: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("folders", nargs="+", type=Path, help="finished runs and tables")
+    for folder in parser.parse_args(argv).folders:
+        take_over(folder)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
