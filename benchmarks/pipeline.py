@@ -12,7 +12,7 @@ import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from benchmarks import floors, results, words
 from benchmarks.machine import ROOT
@@ -21,37 +21,46 @@ from benchmarks.verdicts import Verdict
 
 PATH = FOLDER / "pipeline.json"
 PICTURES = ROOT / "docs" / "images"
-# heading, key of the metrics, factor, digits after the point
-Column = tuple[str, str, float, int]
+
+
+class Column(NamedTuple):
+    """One number of the metrics."""
+
+    heading: str
+    key: str
+    factor: float
+    digits: int
+
+
 DIGITS: tuple[Column, ...] = (
-    ("total bits/dim", "total_bpd", 1, 3),
-    ("reconstruction", "recon_bpd", 1, 3),
-    ("codes", "prior_bpd", 1, 3),
-    ("KL", "kl_bpd", 1, 3),
-    ("active units", "active_units", 1, 1),
-    ("PSNR, dB", "psnr", 1, 1),
-    ("label agreement, %", "label_agreement", 100, 1),
-    ("CAS, %", "cas", 100, 1),
-    ("gap, bits/image", "conditioning_gap_bits_per_image", 1, 2),
+    Column("total bits/dim", "total_bpd", 1, 3),
+    Column("reconstruction", "recon_bpd", 1, 3),
+    Column("codes", "prior_bpd", 1, 3),
+    Column("KL", "kl_bpd", 1, 3),
+    Column("active units", "active_units", 1, 1),
+    Column("PSNR, dB", "psnr", 1, 1),
+    Column("label agreement, %", "label_agreement", 100, 1),
+    Column("CAS, %", "cas", 100, 1),
+    Column("gap, bits/image", "conditioning_gap_bits_per_image", 1, 2),
 )
 PHOTOS: tuple[Column, ...] = (
-    ("PSNR, dB", "psnr", 1, 2),
-    ("k-means on patches, dB", "psnr_patches", 1, 2),
-    ("total bits/dim", "total_bpd", 1, 3),
-    ("reconstruction", "recon_bpd", 1, 3),
-    ("codes", "prior_bpd", 1, 3),
-    ("codes, uniform", "uniform_bpd", 1, 3),
-    ("used, %", "usage", 100, 1),
-    ("perplexity", "perplexity", 1, 1),
+    Column("PSNR, dB", "psnr", 1, 2),
+    Column("k-means on patches, dB", "psnr_patches", 1, 2),
+    Column("total bits/dim", "total_bpd", 1, 3),
+    Column("reconstruction", "recon_bpd", 1, 3),
+    Column("codes", "prior_bpd", 1, 3),
+    Column("codes, uniform", "uniform_bpd", 1, 3),
+    Column("used, %", "usage", 100, 1),
+    Column("perplexity", "perplexity", 1, 1),
 )
 RUNS: tuple[Column, ...] = (
-    ("minutes", "minutes", 1, 1),
-    ("total bits/dim", "total_bpd", 1, 3),
-    ("reconstruction", "recon_bpd", 1, 3),
-    ("codes", "prior_bpd", 1, 3),
-    ("unigram", "unigram_bpd", 1, 3),
-    ("PSNR, dB", "psnr", 1, 2),
-    ("k-means on patches, dB", "psnr_patches", 1, 2),
+    Column("minutes", "minutes", 1, 1),
+    Column("total bits/dim", "total_bpd", 1, 3),
+    Column("reconstruction", "recon_bpd", 1, 3),
+    Column("codes", "prior_bpd", 1, 3),
+    Column("unigram", "unigram_bpd", 1, 3),
+    Column("PSNR, dB", "psnr", 1, 2),
+    Column("k-means on patches, dB", "psnr_patches", 1, 2),
 )
 
 
@@ -87,10 +96,10 @@ def runs() -> str:
     """One line per preset, and the rules' readings of shapes and tones below."""
     found = load()["runs"]
     lines = [
-        [name, *(_cell(metrics.get(key), None, *shape) for _, key, *shape in RUNS)]
+        [name, *(_cell(metrics.get(column.key), None, column) for column in RUNS)]
         for name, metrics in sorted(found.items())
     ]
-    text = words.markdown(["preset", *(column[0] for column in RUNS)], lines)
+    text = words.markdown(["preset", *(column.heading for column in RUNS)], lines)
     read = [
         [
             f"{name}, {factor}",
@@ -142,22 +151,19 @@ def _table(name: str, columns: tuple[Column, ...]) -> str:
         return "Not yet measured."
     lines = []
     for row in content["rows"]:
-        numbers = [row["numbers"].get(key, {}) for _, key, *_ in columns]
-        lines.append(
-            [row["name"]]
-            + [
-                _cell(found.get("mean"), found.get("standard_error"), *shape)
-                for found, (_, _, *shape) in zip(numbers, columns, strict=True)
-            ]
-        )
-    return words.markdown(["", *(column[0] for column in columns)], lines)
+        cells = []
+        for column in columns:
+            found = row["numbers"].get(column.key, {})
+            cells.append(_cell(found.get("mean"), found.get("standard_error"), column))
+        lines.append([row["name"], *cells])
+    return words.markdown(["", *(column.heading for column in columns)], lines)
 
 
-def _cell(value: float | None, error: float | None, scale: float, digits: int) -> str:
+def _cell(value: float | None, error: float | None, column: Column) -> str:
     if value is None:
         return ""
-    spread = "" if error is None else f" ± {error * scale:.{digits}f}"
-    return f"{value * scale:.{digits}f}{spread}"
+    spread = "" if error is None else f" ± {error * column.factor:.{column.digits}f}"
+    return f"{value * column.factor:.{column.digits}f}{spread}"
 
 
 def main(argv: list[str] | None = None) -> int:

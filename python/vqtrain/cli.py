@@ -49,7 +49,7 @@ def main(argv: list[str] | None = None) -> int:
             module = importlib.import_module(COMMANDS[words][0])
             try:
                 module.main(argv[length:])
-            except (ValueError, OSError) as error:
+            except (ValueError, OSError, ModuleNotFoundError) as error:
                 print(f"vqk {words}: {error}", file=sys.stderr)
                 return 1
             return 0

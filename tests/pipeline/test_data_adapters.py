@@ -128,6 +128,16 @@ def test_folders_of_splits_are_taken_as_they_are(tmp_path: Path) -> None:
         load(f"folder:{tmp_path}", size=(8, 8))
 
 
+def test_held_out_items_can_be_limited_and_still_show_every_class(folder: Path) -> None:
+    every = load(f"folder:{folder}", size=(8, 8), held_out_share=0.4)
+    few = load(f"folder:{folder}", size=(8, 8), held_out_share=0.4, held_out_limit=4)
+    assert torch.equal(few.clean_train().rows, every.clean_train().rows)
+    for some, split in ((few.validation, every.validation), (few.test, every.test)):
+        assert len(some.x) == 4
+        assert set(some.rows.tolist()) < set(split.rows.tolist())
+        assert set(some.labels.tolist()) == {0, 1}
+
+
 def test_what_is_not_a_folder_of_pictures_is_refused(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(NotADirectoryError, match=r"must name a folder, got folder:/nowhere"):
         load("folder:/nowhere", size=(8, 8))

@@ -16,7 +16,7 @@ from vqtrain.models.likelihood import (
     NoLikelihoodError,
     SquaredError,
 )
-from vqtrain.models.likelihood.binned import MIN_SCALE, UNIFORM
+from vqtrain.models.likelihood.binned import FIRST_SCALE, MIN_SCALE, UNIFORM
 
 KINDS = ("categorical", "logistic", "gaussian global", "gaussian pixel")
 BINNED = KINDS[1:]
@@ -29,7 +29,7 @@ def make(kind: str, levels: int = 17) -> Likelihood:
         "gaussian global": BinnedGaussian(levels, "global"),
         "gaussian pixel": BinnedGaussian(levels, "pixel"),
     }
-    return made[kind]
+    return made[kind].eval()
 
 
 def parameters(likelihood: Likelihood, channels: int = 2, spread: float = 2.0) -> Tensor:
@@ -57,7 +57,8 @@ def test_probabilities_of_all_levels_sum_to_one(kind: str, levels: int, spread: 
 def exact_log_prob(kind: str, location: float, raw: float, level: int, levels: int) -> float:
     """The definition, in 60 digits."""
     with mpmath.workdps(60):
-        scale = mpmath.log1p(mpmath.exp(raw)) + mpmath.mpf(MIN_SCALE) * 2 / (levels - 1)
+        start = mpmath.log(mpmath.expm1(FIRST_SCALE))
+        scale = mpmath.log1p(mpmath.exp(raw + start)) + mpmath.mpf(MIN_SCALE) * 2 / (levels - 1)
         cdf = mpmath.ncdf if kind == "gaussian pixel" else lambda v: 1 / (1 + mpmath.exp(-v))
         upper = (mpmath.mpf(2 * level + 1) / (levels - 1) - 1 - location) / scale
         lower = (mpmath.mpf(2 * level - 1) / (levels - 1) - 1 - location) / scale
@@ -79,25 +80,27 @@ def test_log_prob_is_exact_to_rounding_in_the_bulk_and_in_the_tails(
     kind: str, dtype: torch.dtype
 ) -> None:
     levels = 256
-    likelihood = LogisticMixture(levels, 1) if kind == "logistic" else make(kind, levels)
+    likelihood = LogisticMixture(levels, 1).eval() if kind == "logistic" else make(kind, levels)
     eps = torch.finfo(dtype).eps
     for location in (-7.3, -1.0, -0.2, 0.001, 0.97, 30.0):
         for raw in (-30.0, -6.0, -3.0, 0.0, 9.0, 1e4):
             values = [location, raw] if kind == "gaussian pixel" else [0.0, location, raw]
             p = torch.tensor(values, dtype=dtype).view(1, -1, 1)
             at, raw_at = p[0, -2, 0].item(), p[0, -1, 0].item()  # as rounded to dtype
-            scale = math.log1p(math.exp(min(raw_at, 700.0))) + MIN_SCALE * 2 / (levels - 1)
-            scale = raw_at if raw_at > 700 else scale
+            shifted = raw_at + math.log(math.expm1(FIRST_SCALE))
+            scale = math.log1p(math.exp(min(shifted, 700.0))) + MIN_SCALE * 2 / (levels - 1)
+            scale = shifted if shifted > 700 else scale
             for level in (0, 1, 26, 127, 128, 254, 255):
                 got = likelihood.log_prob(p, torch.tensor([[[level]]])).item()
                 expected = exact_log_prob(kind, at, raw_at, level, levels)
-                # x, mu and their difference are rounded, and the slope of log p is 1 / s for the
-                # logistic, and z / s for the normal as far as the floor lets it count (z < 7);
-                # the bin's width over s enters log p by its relative error, and so does the sum.
+                # x, mu and their difference are rounded, the raw scale before it goes into exp
+                # (by |raw| eps, for the one of -6 and its shift 8 eps), and the slope of log p is
+                # 1 / s for the logistic, and z / s for the normal as far as the floor lets it
+                # count (z < 7); the bin's width over s enters log p by its relative error.
                 # The normal's two CDFs are subtracted in float64, whatever dtype is.
                 distance = (2 + abs(at)) / scale
                 slope = 1 if kind == "logistic" else 7
-                budget = eps * (2 * slope * distance + 2 * slope**2 + 8 + abs(expected))
+                budget = eps * (10 * slope * distance + 10 * slope**2 + 8 + abs(expected))
                 budget += 4 * 2.0**-52 * scale * (levels - 1)  # two functions, two ulps each
                 assert abs(got - expected) <= budget, (location, raw, level)
 
@@ -193,6 +196,25 @@ def test_gradients_are_finite_and_equal_those_of_float64(kind: str, spread: floa
     if spread == 1.0:
         assert gradients[0].abs().max() > 0
         torch.testing.assert_close(gradients[0].double(), gradients[1], rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", BINNED)
+def test_in_training_what_is_missed_by_far_still_has_a_gradient(kind: str) -> None:
+    likelihood = make(kind, 256)
+    p = torch.zeros(1, likelihood.num_parameters, 1)
+    # A narrow density, in the middle.
+    if kind == "gaussian global":
+        torch.nn.init.constant_(next(likelihood.parameters()), -5.0)
+    else:
+        p[:, -likelihood.num_parameters // 3 :] = -5.0
+    x = torch.tensor([[[255]]])
+    missed = []
+    for mode in (True, False):
+        parameter = p.clone().requires_grad_()
+        likelihood.train(mode).loss(parameter, x).backward()
+        missed.append(parameter.grad.abs().max().item())  # type: ignore[union-attr]
+    assert missed[0] > 1
+    assert missed[1] < 1e-3
 
 
 def test_the_global_scale_learns_the_spread_of_the_data() -> None:

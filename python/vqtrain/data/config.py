@@ -21,6 +21,8 @@ class DataConfig:
         held_out: items in each of validation and test, of `shapes`, `tones` and `moving-digits`.
         held_out_share: share of the items in each of validation and test, of adapters that come
             without such a split; a hash of an item's name decides.
+        held_out_limit: most items of a held-out split that adapters keep, evenly spread over it,
+            since they lie in memory; 0 keeps all.
         augment: draws from 1 on are random crops and flips; of `photos` other colours, too. Draw 0
             never is. For `photos`, `folder` and `hf`.
         sample_rate: that sounds of `folder` are resampled to, in Hz.
@@ -36,6 +38,7 @@ class DataConfig:
     train_size: int = 24000
     held_out: int = 1200
     held_out_share: float = 0.1
+    held_out_limit: int = 0
     augment: bool = True
     sample_rate: int = 16000
     split: Literal["stratified", "ordered"] = "stratified"
@@ -52,6 +55,8 @@ class DataConfig:
             raise ValueError(f"data.channels must be 1 or 3, got {self.channels}")
         if not 2 <= self.levels <= 256:
             raise ValueError(f"data.levels must be between 2 and 256, got {self.levels}")
+        if self.held_out_limit < 0:
+            raise ValueError(f"data.held_out_limit must be at least 0, got {self.held_out_limit}")
         if not 0 < self.held_out_share < 0.5:
             raise ValueError(f"data.held_out_share must be in (0, 0.5), got {self.held_out_share}")
         if self.warped_copies < 0:

@@ -79,22 +79,26 @@ class Training:
 
 
 def content(training: Training, settings: dict[str, Any], accelerator: Accelerator) -> bytes:
-    """The state as the content of a file. Collective: every rank calls it.
+    """The state as the content of a file, on the first rank. Collective: every rank calls it.
 
     Args:
         training: what to keep.
         settings: what the training is decided by; JSON values.
         accelerator: over whose ranks the random numbers' states are gathered.
     """
-    tensors = {f"model.{name}": value for name, value in training.model.state_dict().items()}
+    # One row for each rank; gathered on the device, since some back ends know no other.
+    tensors = {
+        f"rng.{name}": accelerator.gather(value[None].to(accelerator.device))
+        for name, value in rng.states().items()
+    }
+    if not accelerator.is_main_process:
+        return b""
+    tensors |= {f"model.{name}": value for name, value in training.model.state_dict().items()}
     if training.average is not None:
         tensors |= {f"average.{name}": value for name, value in training.average.values.items()}
     for number, moments in training.optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{number}.{name}": value for name, value in moments.items()}
     tensors |= {f"totals.{name}": value for name, value in training.totals.items()}
-    for name, value in rng.states().items():
-        # One row for each rank; gathered on the device, since some back ends know no other.
-        tensors[f"rng.{name}"] = accelerator.gather(value[None].to(accelerator.device))
     scaler = accelerator.scaler
     header = {
         "schema": SCHEMA,

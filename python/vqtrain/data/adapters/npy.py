@@ -72,7 +72,7 @@ def load_npy(file: str, config: DataConfig, seed: int) -> Dataset:
         raise ValueError(f"{title} must be a file of numbers, got: {error}") from error
     array = _with_channels(mapped, title, config)
     labels = _labels(path.with_name(f"{path.stem}-labels.npy"), len(array))
-    members = members_of(title, list(map(str, range(len(array)))), (), config.held_out_share)
+    members = members_of(title, list(map(str, range(len(array)))), (), config)
     classes = int(labels.max()) + 1
     signal = Signal(
         size=array.shape[2:],

@@ -106,7 +106,7 @@ def dataset_of(source: Source, config: DataConfig, seed: int) -> Dataset:
     Raises:
         ValueError: if a split would be empty.
     """
-    members = members_of(source.title, source.names, source.splits, config.held_out_share)
+    members = members_of(source.title, source.names, source.splits, config)
     sets = {
         split: DecodedTrainSet(source, numbers, seed, config.augment and split == "train")
         for split, numbers in members.items()
@@ -115,7 +115,7 @@ def dataset_of(source: Source, config: DataConfig, seed: int) -> Dataset:
 
 
 def members_of(
-    title: str, names: Sequence[str], splits: Sequence[str], held_out_share: float
+    title: str, names: Sequence[str], splits: Sequence[str], config: DataConfig
 ) -> dict[str, Tensor]:
     """The items of each split, as `(size,)` int64 numbers.
 
@@ -124,14 +124,14 @@ def members_of(
         names: of all items.
         splits: of all items, or nothing where the source does not say. A held-out split that is
             not among them is cut from the training items by a hash of their names.
-        held_out_share: of the names that go into such a split.
+        config: `held_out_share`, of the names that go into such a split, and `held_out_limit`.
 
     Raises:
         ValueError: if a split would be empty.
     """
     missing = [split for split in SPLITS[1:] if split not in splits]
     found = [
-        hashed_split(name, missing, held_out_share) if split == "train" else split
+        hashed_split(name, missing, config.held_out_share) if split == "train" else split
         for name, split in zip(names, splits or ["train"] * len(names), strict=True)
     ]
     members = {
@@ -141,6 +141,9 @@ def members_of(
     counts = {split: len(numbers) for split, numbers in members.items()}
     if not all(counts.values()):
         raise ValueError(f"{title} must have items in every split, got {counts}")
+    for split in SPLITS[1:]:
+        kept = min(counts[split], config.held_out_limit or counts[split])
+        members[split] = members[split][torch.arange(kept) * counts[split] // kept]
     return members
 
 

@@ -4,9 +4,12 @@ With levels scaled to [-1, 1], level l is the interval of width 2 / (levels - 1)
 2 l / (levels - 1) - 1. The lowest and the highest level also take what lies beyond them: without
 that, a level where half of the data are (black) could never be likely.
 
-A share `UNIFORM` of every distribution is uniform, so that an entry costs at most
+In eval mode a share `UNIFORM` of every distribution is uniform, so that an entry costs at most
 log2(levels) + 20 bits. Without it a single held-out entry that a narrow density misses costs
-hundreds. `MIN_SCALE`, of a bin's width, keeps a density from becoming a point.
+hundreds. In training it would silence the gradient of just those entries, so there it is left out.
+`MIN_SCALE`, of a bin's width, keeps a density from becoming a point, and `FIRST_SCALE` is where a
+raw scale of 0 starts: near the errors of a decoder that has learned a little, so that training
+weighs reconstruction and quantizer losses as it will in the end.
 """
 
 import math
@@ -20,6 +23,8 @@ from vqtrain.models.likelihood.likelihood import Likelihood
 
 UNIFORM = 2.0**-20
 MIN_SCALE = 0.05
+FIRST_SCALE = 0.2
+_SHIFT = math.log(math.expm1(FIRST_SCALE))
 
 
 class Binned(Likelihood):
@@ -27,6 +32,8 @@ class Binned(Likelihood):
 
     def log_prob(self, parameters: Tensor, x: Tensor) -> Tensor:
         log_bin = self._log_bin(self._density(self.per_channel(parameters)), x)
+        if self.training:
+            return log_bin
         floor = log_bin.new_tensor(math.log(UNIFORM / self.levels))
         return torch.logaddexp(log_bin + math.log1p(-UNIFORM), floor)
 
@@ -72,4 +79,4 @@ class Binned(Likelihood):
 
     def _scale(self, raw: Tensor) -> Tensor:
         """Any number to a scale above the least one; smooth, so that none gets stuck there."""
-        return F.softplus(raw) + MIN_SCALE * 2 * self._half_bin
+        return F.softplus(raw + _SHIFT) + MIN_SCALE * 2 * self._half_bin
