@@ -5,7 +5,7 @@ train. Its ELBO bounds log p(x | label) as reconstruction and code bits together
 Where a decoder makes do without them, latents collapse onto the prior; `active_units` counts the
 rest.
 
-    vqk train tokenizer digits --tokenizer.kind vae --tokenizer.steps 200
+    vqk train tokenizer digits --out runs/try --tokenizer.kind vae --tokenizer.steps 200
 """
 
 from dataclasses import dataclass

@@ -6,7 +6,7 @@ that a level needs to say only what those did not. The last decoder sees the cod
 Upper levels are brought to a finer grid by repetition, where the paper learns a transposed
 convolution; the decoder's first convolution takes over that part.
 
-    vqk run shapes-vqvae2 --tokenizer.steps 100 --prior.steps 100
+    vqk train tokenizer shapes-vqvae2 --out runs/try --tokenizer.steps 50
 """
 
 from collections.abc import Sequence
