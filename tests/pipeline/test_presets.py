@@ -76,7 +76,7 @@ def test_a_papers_preset_marks_every_hyper_parameter(preset: str) -> None:
     names = {line.split(":")[0].strip() for line in unmarked}
     assert names <= {
         *("data", "tokenizer", "prior", "vqvae", "pixelcnn", "kind", "name", "size"),
-        *("validate_every", "class_conditional"),
+        *("validate_every", "class_conditional", "held_out_share", "held_out_limit"),
     }
 
 
