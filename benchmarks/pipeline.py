@@ -62,6 +62,11 @@ RUNS: tuple[Column, ...] = (
     Column("PSNR, dB", "psnr", 1, 2),
     Column("k-means on patches, dB", "psnr_patches", 1, 2),
 )
+# What else of a run's metrics is published or held to a floor.
+READ = (
+    *("rules", "rules_decoded", "rules_real", "rule_colour", "rule_shape"),
+    *("psnr_by_group", "psnr_patches_by_group", "seed", "threads"),
+)
 
 
 def load() -> dict[str, Any]:
@@ -74,11 +79,17 @@ def take_over(folder: Path) -> None:
     """Makes a run's metrics, or a table's numbers, and their pictures the published ones."""
     content = load()
     if (folder / "table.json").is_file():
-        content["tables"][folder.name] = json.loads((folder / "table.json").read_text())
+        table = json.loads((folder / "table.json").read_text())
+        keys = {column.key for column in (*DIGITS, *PHOTOS)}
+        for row in table["rows"]:
+            row["numbers"] = {k: v for k, v in row["numbers"].items() if k in keys}
+        content["tables"][folder.name] = table
         picture = folder / "rate.png"
     else:
         metrics = json.loads((folder / "metrics.json").read_text())
-        content["runs"][folder.name] = {**metrics, "minutes": metrics["seconds"] / 60}
+        metrics["minutes"] = metrics["seconds"] / 60
+        keys = {column.key for column in RUNS} | set(READ)
+        content["runs"][folder.name] = {k: v for k, v in metrics.items() if k in keys}
         picture = folder / "samples.png"
     results.write(PATH, json.dumps(content, indent=1) + "\n")
     shutil.copyfile(picture, PICTURES / f"{folder.name}.png")

@@ -168,7 +168,8 @@ def collect(table: Table, out: Path) -> dict[str, Any]:
             for key, value in runs[0].items()
             if _is_number(value) and all(_is_number(run.get(key)) for run in runs)
         }
-        rows.append({"name": row.name, "set": row.fields, "numbers": numbers})
+        entry = {"name": row.name, "set": row.fields, "codes_of": row.codes_of}
+        rows.append({**entry, "numbers": numbers})
     content = {
         "schema": SCHEMA,
         "title": table.title,

@@ -59,9 +59,10 @@ def table_report(out: Path) -> Path:
     """
     content = read_json(out / "table.json", made_by="vqk run")
     rows = [(row["name"], row["numbers"]) for row in content["rows"]]
+    own = [(row["name"], row["numbers"]) for row in content["rows"] if row["codes_of"] is None]
     charts = [
         (_bits(out / "bits.png", rows), "Bits per dimension of every row, in two parts"),
-        (_rate(out / "rate.png", rows), "PSNR of every row against the bits of its codes"),
+        (_rate(out / "rate.png", own), "PSNR of every row against the bits of its codes"),
     ]
     samples = [
         (out / name / f"seed-{content['seeds'][0]}" / "samples.png", f"Samples of {name}")

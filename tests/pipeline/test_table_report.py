@@ -26,7 +26,9 @@ def out(tmp_path: Path) -> Path:
     content = {
         "title": "Rows & columns",
         "seeds": [3, 4],
-        "rows": [{"name": name, "numbers": numbers} for name, numbers in rows.items()],
+        "rows": [
+            {"name": name, "numbers": numbers, "codes_of": None} for name, numbers in rows.items()
+        ],
     }
     write_json(tmp_path / "table.json", content)
     return tmp_path
