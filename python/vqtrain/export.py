@@ -44,6 +44,8 @@ def export(run: Path, to: Path) -> None:
     """
     if to.exists() and (not to.is_dir() or any(to.iterdir())):
         raise ValueError(f"--to must be a new or empty folder, got {to}")
+    if not (run / "config.yaml").is_file():  # or its name would be looked for on the hub
+        raise FileNotFoundError(f"{run / 'config.yaml'} is missing: run must be a run folder")
     pipeline = GenerativePipeline.from_pretrained(run)
     pipeline.save_pretrained(to)
     shutil.copyfile(run / "config.yaml", to / "config.yaml")

@@ -56,7 +56,7 @@ class Pretrained(nn.Module):
         Raises:
             FileNotFoundError: if there is no such folder, or no checkpoint in it.
             ValueError: if the checkpoint is damaged or not of this class.
-            RuntimeError: if it is a name and the extra `hub` is not installed.
+            ModuleNotFoundError: if it is a name and the extra `hub` is not installed.
         """
         folder = local(source)
         kind = checkpoint.read_header(folder, MADE_BY)["kind"]
@@ -73,7 +73,7 @@ def local(source: str | Path) -> Path:
 
     Raises:
         FileNotFoundError: if it is neither a folder nor a name like `owner/name`.
-        RuntimeError: if it is a name and the extra `hub` is not installed.
+        ModuleNotFoundError: if it is a name and the extra `hub` is not installed.
     """
     path = Path(source)
     if path.is_dir():
@@ -83,8 +83,8 @@ def local(source: str | Path) -> Path:
         raise FileNotFoundError(f"source must be a folder or a hub name owner/name, got {name!r}")
     try:
         from huggingface_hub import snapshot_download
-    except ImportError as error:
-        raise RuntimeError(
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(
             f"source must be a folder where huggingface_hub is not installed, got {name!r}: "
             "`pip install 'vqkernels[hub]'`"
         ) from error

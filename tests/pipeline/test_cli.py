@@ -153,6 +153,9 @@ def test_a_finished_run_is_a_pipeline_and_so_is_what_is_exported(
         assert pipeline.class_names == tuple("0123456789")
     assert main(["export", str(finished), "--to", str(to)]) == 1
     assert "--to must be a new or empty folder" in capsys.readouterr().err
+    assert main(["export", "runs/nothing", "--to", str(tmp_path / "other")]) == 1
+    assert "run must be a run folder" in capsys.readouterr().err
+    assert not (tmp_path / "other").exists()
 
 
 def test_the_snippet_of_an_exported_readme_runs(

@@ -3,6 +3,7 @@
 import ast
 import json
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -181,6 +182,14 @@ def test_a_repository_of_the_hub_is_a_folder_that_is_downloaded(
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     back = GenerativePipeline.from_pretrained("someone/digits")
     assert weights_equal(back, pipeline)
+
+
+def test_without_the_extra_a_hub_name_says_what_to_install(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    with pytest.raises(ModuleNotFoundError, match=r"pip install 'vqkernels\[hub\]'"):
+        GenerativePipeline.from_pretrained("someone/digits")
 
 
 def test_pipeline_json_says_what_belongs_together(
