@@ -15,7 +15,8 @@ from vqkernels.ops.prepare import on_cpu
 
 
 def _cells(codebook: Tensor, metric: str, backend: str | None) -> int:
-    return native.suitable_cells(*codebook.shape, metric) if on_cpu(codebook, backend) else 0
+    k, d = codebook.shape
+    return native.suitable_cells(k, d, metric) if on_cpu(codebook, backend) else 0
 
 
 def _impl(codebook: Tensor, metric: str, backend: str | None) -> list[Tensor]:
@@ -38,4 +39,5 @@ partition = define(
 
 def is_worn(parts: list[Tensor], codebook: Tensor) -> bool:
     """Whether searches found that what ``partition`` returned fits the codebook no longer."""
-    return bool(parts) and native.is_worn(parts, *codebook.shape)
+    k, d = codebook.shape
+    return bool(parts) and native.is_worn(parts, k, d)

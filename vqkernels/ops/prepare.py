@@ -28,7 +28,8 @@ def _impl(codebook: Tensor, metric: str, backend: str | None, cells: int | None)
 
 def _fake(codebook: Tensor, metric: str, backend: str | None, cells: int | None) -> list[Tensor]:
     if on_cpu(codebook, backend):
-        size = native.prepared_bytes(*codebook.shape, _cells(codebook, metric, cells))
+        k, d = codebook.shape
+        size = native.prepared_bytes(k, d, _cells(codebook, metric, cells))
         return [codebook.new_empty(size, dtype=torch.uint8)]
     return []
 
