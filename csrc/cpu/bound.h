@@ -47,9 +47,9 @@
 //   margin = min over B in g of (|B - m_j|^2 - |B - m_g|^2) / (2 d)
 //          = d/2 - max over B in g of (B - m_g).(m_j - m_g)/d.
 // With rho = (D + 16) u for the relative error of d and of the direction as computed, and alpha C_g
-// for the product, `cell_margin` is below it. The row's part is found twice. From squared distances
-// (`excluded_nearby`) the error is relative to them. From scores s_g = A.m_g - |m_g|^2/2 with all
-// centres (`RowMargin`), with R_g >= |m_g| and R_g <= R_j + d, it is
+// for the product, `cell_margin` is below it. The row's part comes from its scores with all
+// centres, s_g = A.m_g - |m_g|^2/2, as (s_j - s_g) / d. With R_g >= |m_g| and R_g <= R_j + d its
+// error is
 //   alpha (|z| (R_g + R_j) + R_g^2 + R_j^2) / d <= alpha (|z| + 2 d + (2 |z| R_j + 3 R_j^2) / d),
 // of which 2 alpha d is in the margin already. z = fl(A) moves either by u |A|.
 namespace vqk {
@@ -141,7 +141,6 @@ VQK_INLINE float cell_margin(float inverse, float most, float reach, int64_t dim
 struct RowMargin {
   float own;     // s_j less the errors that grow with 1/d
   float within;  // the smallest distance known, and the other errors
-  float nearby;  // the same without the errors of scores
 };
 
 // best: a lower bound of V of some code. reach: R_j.
@@ -150,15 +149,8 @@ VQK_INLINE RowMargin row_margin(const RowBound& bound, const CellBound& cell, fl
   const double distance = best < 0.0f ? __builtin_sqrt(-2.0 * double(best)) : 0.0;
   const double slope = bound.slope, far = reach;
   const double lean = (1.0 + 0x1p-8) * (2.0 * slope * far + 3.0 * double(cell.beta) * far * far);
-  const double nearby = (distance + cell.drift) * (1.0 + 0x1p-18) + 0x1p-100;
-  return {float(double(score) - lean), float(nearby + 2.0 * slope), float(nearby)};
-}
-
-// The same from squared distances: own = |A - m_j|^2 and other = |A - m_g|^2 as computed.
-VQK_INLINE bool excluded_nearby(const RowMargin& row, const CellBound& cell, float margin,
-                                float inverse, float own, float other) {
-  const float apart = 0.5f * ((1.0f - 2.0f * cell.beta) * other - (1.0f + 2.0f * cell.beta) * own);
-  return margin + apart * inverse * (apart > 0.0f ? 1.0f : 1.0f + 0x1p-8f) > row.nearby;
+  const double within = (distance + cell.drift + 2.0 * slope) * (1.0 + 0x1p-18) + 0x1p-100;
+  return {float(double(score) - lean), float(within)};
 }
 
 }  // namespace vqk
