@@ -1,6 +1,7 @@
 #include "pruned_search.h"
 
 #include "cell_scan.h"
+#include "double8.h"
 #include "exact.h"
 #include "prepare_rows.h"
 #include "row_tiles.h"
@@ -23,6 +24,7 @@ struct RowPlace {
 // One worker's memory for a block of rows.
 struct Block {
   float* rows;        // (block_rows + tile_rows, padded(D)) shifted and scaled
+  float* units;       // (tile_rows, padded(D)) directions, for cosine
   float* z;           // (D, tile_rows) of one tile
   float* scores;      // (tile_rows, centres.score_stride()) of one tile
   RowPlan* plans;     // (tile_rows,)
@@ -40,6 +42,7 @@ struct Block {
     const int64_t cells = codes.centres.count, width = padded(codes.dim);
     most_pairs = pairs_per_row * block_rows + cells;
     rows = parts.take((block_rows + tile_rows) * width);
+    units = parts.take(tile_rows * width);
     z = parts.take(tile_rows * codes.dim);
     scores = parts.take(tile_rows * codes.centres.score_stride());
     plans = reinterpret_cast<RowPlan*>(parts.take(tile_rows * int64_t(sizeof(RowPlan)) / 4));
@@ -78,9 +81,11 @@ struct Winner {
   int32_t id;
   double score;
 
-  VQK_INLINE void offer(int32_t candidate, const float* codebook, int64_t dim, const float* x) {
+  VQK_INLINE void offer(int32_t candidate, const PrunedCodebook& codes, const float* codebook,
+                        const float* x) {
     if (candidate < 0) return;
-    const double found = exact_score(Metric::l2, dim, x, codebook + int64_t(candidate) * dim);
+    const double found =
+        exact_score(codes.metric, codes.dim, x, codebook + int64_t(candidate) * codes.dim);
     if (found > score || (found == score && candidate < id)) *this = {candidate, found};
   }
 };
@@ -88,7 +93,7 @@ struct Winner {
 constexpr Winner no_winner{INT32_MAX, -__builtin_inf()};
 
 // Values of RowPlace::nearest for rows that are not searched by cells.
-constexpr int32_t not_finite = -1, too_far = -2;
+constexpr int32_t not_finite = -1, too_far = -2, no_direction = -3;
 
 // The nearest centre, the codes of its cell, and the list of the other cells.
 void meet_own_cell(const PrunedCodebook& codes, const Block& block, int64_t row,
@@ -97,7 +102,9 @@ void meet_own_cell(const PrunedCodebook& codes, const Block& block, int64_t row,
   RowPlace& place = block.places[row];
   int64_t nearest;
   const float score = best_score(scores, centres.stride, &nearest);
-  const CellBound bound = cell_bound(plan.norm, codes.dim);
+  const CellBound bound =
+      cell_bound(plan.norm + (codes.metric == Metric::cosine ? codes.frame.scale : 0.0),
+                 codes.slack, codes.dim);
   const float square = see_from(centres, block.rows + row * padded(codes.dim), nearest, block.from);
   LaneScores found = no_scores();
   scan_cell(codes, bound, block.from, square, nearest, found);
@@ -113,6 +120,28 @@ void meet_own_cell(const PrunedCodebook& codes, const Block& block, int64_t row,
   block.found[row] = found;
 }
 
+// The directions of `count` rows; zero for zero, NaN where a row is not finite.
+void unit_rows(const float* x, int64_t count, int64_t width, float* units) {
+  for (int64_t r = 0; r < count; ++r) {
+    Double8 square{};
+    for (int64_t i = 0; i < width; i += 8) {
+      const Double8 value = widen(x + r * width + i);
+      square = square + value * value;
+    }
+    const double norm = __builtin_sqrt(sum_lanes(square));
+    const Double8 inverse =
+        splat(norm < __builtin_inf() ? 1.0 / (norm > 0.0 ? norm : 1.0) : __builtin_nan(""));
+    for (int64_t i = 0; i < width; i += 8)
+      narrow(widen(x + r * width + i) * inverse, units + r * width + i);
+  }
+}
+
+bool is_zero(const float* row, int64_t width) {
+  for (int64_t i = 0; i < width; ++i)
+    if (row[i] != 0.0f) return false;
+  return true;
+}
+
 // Takes rows in until there is no room for more pairs. Returns how many.
 int64_t meet_centres(const PrunedCodebook& codes, const float* tile, int64_t count,
                      const Block& block, int64_t& looked) {
@@ -121,21 +150,28 @@ int64_t meet_centres(const PrunedCodebook& codes, const float* tile, int64_t cou
   block.places[0].first_pair = 0;
   for (int64_t first = 0; first < count; first += tile_rows) {
     const int64_t rows = count - first < tile_rows ? count - first : tile_rows;
-    prepare_rows(codes.frame, tile + first * width, rows, tile_rows, block.rows + first * width,
-                 block.z, block.plans);
+    const float* x = tile + first * width;
+    if (codes.metric == Metric::cosine) {
+      unit_rows(x, rows, width, block.units);
+      x = block.units;
+    }
+    prepare_rows(codes.frame, x, rows, tile_rows, block.rows + first * width, block.z, block.plans);
     codes.centres.score(block.z, block.scores);
     for (int64_t r = 0; r < rows; ++r) {
       const RowPlan& plan = block.plans[r];
       const int64_t row = first + r;
       RowPlace& place = block.places[row];
       if (block.most_pairs - place.first_pair < cells) return row;
-      if (plan.state == RowState::search && plan.norm < most_norm_in_cells) {
+      block.places[row + 1].first_pair = place.first_pair;
+      if (plan.state == RowState::nonfinite)
+        place.nearest = not_finite;
+      else if (codes.metric == Metric::cosine && is_zero(x + r * width, width))
+        place.nearest = no_direction;
+      else if (!(plan.norm < most_norm_in_cells))
+        place.nearest = too_far;
+      else
         meet_own_cell(codes, block, row, plan, block.scores + r * codes.centres.score_stride(),
                       looked);
-      } else {
-        place.nearest = plan.state == RowState::search ? too_far : not_finite;
-        block.places[row + 1].first_pair = place.first_pair;
-      }
     }
   }
   return count;
@@ -186,7 +222,7 @@ Winner score_close(const PrunedCodebook& codes, const float* codebook, const flo
   const auto offer_cell = [&](int64_t g) {
     for_each_above(
         codes, block.bounds[row], block.rows + row * padded(codes.dim), g, threshold, block.from,
-        [&](int64_t position) { winner.offer(codes.ids[position], codebook, codes.dim, x); });
+        [&](int64_t position) { winner.offer(codes.ids[position], codes, codebook, x); });
   };
   offer_cell(place.nearest);
   for (int32_t p = place.first_pair; p < block.places[row + 1].first_pair; ++p)
@@ -197,7 +233,7 @@ Winner score_close(const PrunedCodebook& codes, const float* codebook, const flo
 Winner score_all(const PrunedCodebook& codes, const float* codebook, const float* x) {
   Winner winner = no_winner;
   for (int64_t position = 0; position < codes.num_columns * lanes; ++position)
-    winner.offer(codes.ids[position], codebook, codes.dim, x);
+    winner.offer(codes.ids[position], codes, codebook, x);
   return winner;
 }
 
@@ -209,7 +245,9 @@ void decide(const PrunedCodebook& codes, const float* codebook, const float* til
     const int32_t nearest = block.places[row].nearest;
     if (finite != nullptr) finite[row] = nearest != not_finite;
     Winner winner{0, __builtin_nan("")};
-    if (nearest == too_far) {
+    if (nearest == no_direction) {
+      winner = {codes.first_id, 0.0};
+    } else if (nearest == too_far) {
       winner = score_all(codes, codebook, x);
     } else if (nearest != not_finite) {
       const LaneScores& found = block.found[row];
@@ -223,10 +261,11 @@ void decide(const PrunedCodebook& codes, const float* codebook, const float* til
       winner = score_close(codes, codebook, x, block, row, lower);
     }
     indices[row] = winner.id;
-    if (distances != nullptr) distances[row] = float(0.0 - winner.score);
+    if (distances != nullptr)
+      distances[row] = float(codes.metric == Metric::l2 ? 0.0 - winner.score : winner.score);
   }
   if (distances != nullptr)
-    exact_distances(Metric::l2, codes.dim, tile, codebook, block.certain, num_certain, indices,
+    exact_distances(codes.metric, codes.dim, tile, codebook, block.certain, num_certain, indices,
                     distances);
 }
 
