@@ -57,3 +57,18 @@ nearest_code = define(
     _impl,
     _fake,
 )
+
+
+def visited_share(
+    x: Tensor,
+    codebook: Tensor,
+    prepared: list[Tensor] | None,
+    metric: str,
+    channel_dim: int,
+    backend: str | None,
+) -> float | None:
+    """The share of the codes that the search looks at; None for all, or where x does not fit."""
+    fits = -x.ndim <= channel_dim < x.ndim and x.shape[channel_dim] == codebook.shape[1]
+    if not (fits and x.is_cpu and choose("nearest_code", x, codebook, backend) == "native"):
+        return None
+    return native.visited_share(x, codebook, prepared, metric, channel_dim % x.ndim)

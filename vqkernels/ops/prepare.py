@@ -10,17 +10,30 @@ from vqkernels.ops._library import define
 from vqkernels.ops.dispatch import choose
 
 
-def _impl(codebook: Tensor, metric: str, backend: str | None) -> list[Tensor]:
-    if choose("nearest_code", codebook, None, backend) == "native":
-        return [native.prepare(codebook, metric)]
+def on_cpu(codebook: Tensor, backend: str | None) -> bool:
+    """Whether the native search on the CPU will be the one: the only one that keeps anything."""
+    return codebook.is_cpu and choose("nearest_code", codebook, None, backend) == "native"
+
+
+def _cells(codebook: Tensor, metric: str, cells: int | None) -> int:
+    k, d = codebook.shape
+    return native.suitable_cells(k, d, metric) if cells is None else cells
+
+
+def _impl(codebook: Tensor, metric: str, backend: str | None, cells: int | None) -> list[Tensor]:
+    if on_cpu(codebook, backend):
+        return [native.prepare(codebook, metric, _cells(codebook, metric, cells))]
     return []
 
 
-def _fake(codebook: Tensor, metric: str, backend: str | None) -> list[Tensor]:
-    if choose("nearest_code", codebook, None, backend) == "native":
+def _fake(codebook: Tensor, metric: str, backend: str | None, cells: int | None) -> list[Tensor]:
+    if on_cpu(codebook, backend):
         k, d = codebook.shape
-        return [codebook.new_empty(native.prepared_bytes(k, d), dtype=torch.uint8)]
+        size = native.prepared_bytes(k, d, _cells(codebook, metric, cells))
+        return [codebook.new_empty(size, dtype=torch.uint8)]
     return []
 
 
-prepare = define("prepare(Tensor codebook, str metric, str? backend) -> Tensor[]", _impl, _fake)
+prepare = define(
+    "prepare(Tensor codebook, str metric, str? backend, int? cells) -> Tensor[]", _impl, _fake
+)
