@@ -62,8 +62,6 @@ void prepare(uintptr_t codebook, int64_t num_codes, int64_t dim, int metric, int
              uintptr_t out, int threads) {
   const vqk::Prepare args =
       prepare_arguments(codebook, num_codes, dim, metric, cells, out, threads);
-  if (cells != 0 && args.metric != vqk::Metric::l2)
-    refuse("cells", "be 0 for the cosine metric", std::to_string(cells));
   const py::gil_scoped_release unlocked;
   vqk::prepare(args);
 }

@@ -42,7 +42,7 @@ void note_share(Partition::Notes& notes, float share) {
 
 }  // namespace
 
-CellChoice::CellChoice(const float* codebook, int64_t num_codes, int64_t dim, Metric metric,
+CellChoice::CellChoice(const float* codebook, int64_t num_codes, int64_t dim,
                        const OpenedBlock& block, int64_t num_rows, const RowSample& sample,
                        int threads)
     : codebook_(codebook),
@@ -52,7 +52,7 @@ CellChoice::CellChoice(const float* codebook, int64_t num_codes, int64_t dim, Me
       search_(nullptr),
       share_(-1.0) {
   const bool always = pruning() == Pruning::always;
-  if (metric != Metric::l2 || pruning() == Pruning::never) return;
+  if (pruning() == Pruning::never) return;
   if (!block.has_partition)
     partition_ = Partition(dim, Partition::suitable_cells(num_codes, dim), nullptr);
   if (always && partition_.most_cells == 0) partition_ = Partition(dim, panel_codes, nullptr);
@@ -77,12 +77,13 @@ bool CellChoice::worth_trying(int64_t num_rows, const RowSample& sample) const {
 
 void CellChoice::make_codes(int64_t num_codes, int threads) {
   const int64_t dim = partition_.dim, cells = partition_.most_cells;
+  const Metric metric = codes_.metric;
   if (!block_.has_partition) {
     partition_memory_.resize(partition_.bytes);
     partition_ = Partition(dim, cells, partition_memory_.data());
   }
-  codes_memory_.resize(PrunedCodebook(num_codes, dim, cells, nullptr).bytes);
-  codes_ = PrunedCodebook(num_codes, dim, cells, codes_memory_.data());
+  codes_memory_.resize(PrunedCodebook(num_codes, dim, metric, cells, nullptr).bytes);
+  codes_ = PrunedCodebook(num_codes, dim, metric, cells, codes_memory_.data());
   codes_.pack(codebook_, partition_, !block_.has_partition, threads);
 }
 

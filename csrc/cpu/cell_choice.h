@@ -15,8 +15,8 @@ namespace vqk::VQK_LEVEL {
 class CellChoice {
  public:
   // codebook: (K, D), kept by reference, as are block and sample. num_rows: N.
-  CellChoice(const float* codebook, int64_t num_codes, int64_t dim, Metric metric,
-             const OpenedBlock& block, int64_t num_rows, const RowSample& sample, int threads);
+  CellChoice(const float* codebook, int64_t num_codes, int64_t dim, const OpenedBlock& block,
+             int64_t num_rows, const RowSample& sample, int threads);
   ~CellChoice();
   CellChoice(const CellChoice&) = delete;
   CellChoice& operator=(const CellChoice&) = delete;

@@ -44,7 +44,7 @@ void Centres::score(const float* z, float* scores) const {
     for (int r = 0; r < tile_rows; ++r)
 #pragma GCC unroll 4
       for (int v = 0; v < panel_vectors; ++v)
-        store(scores + r * stride + first + v * lanes, score[r][v]);
+        store(scores + r * score_stride() + first + v * lanes, score[r][v]);
   }
 }
 

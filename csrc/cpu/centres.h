@@ -28,8 +28,12 @@ struct Centres {
   // Fills panels and reach from rows.
   void lay_out() const;
 
-  // Scores one tile of rows: z (D, tile_rows), scores (tile_rows, stride) out. Where there is no
-  // centre the score is finite and below all others.
+  // Scores lie further apart than that: rows a power of two apart would push each other out of the
+  // first-level cache.
+  int64_t score_stride() const { return stride + 16; }
+
+  // Scores one tile of rows: z (D, tile_rows), scores (tile_rows, score_stride()) out. Where there
+  // is no centre the score is finite and below all others.
   void score(const float* z, float* scores) const;
 };
 

@@ -54,10 +54,10 @@ void move_centres(const FramedCodes& codes, const int32_t* cells, int64_t num_ce
 
 }  // namespace
 
-// 2 sqrt(K): a row then meets as many centres as codes of a few cells.
+// As many centres as codes in a cell or two: both are looked at, and each cell costs something.
 int64_t Partition::suitable_cells(int64_t num_codes, int64_t dim) {
   if (num_codes < fewest_codes || num_codes * dim < fewest_numbers || dim > most_channels) return 0;
-  return Centres::padded_count(int64_t(2.0 * __builtin_sqrt(double(num_codes))));
+  return Centres::padded_count(int64_t(1.25 * __builtin_sqrt(double(num_codes))));
 }
 
 Partition::Partition(int64_t code_dim, int64_t cells, void* memory)
@@ -92,11 +92,11 @@ void frame_centres(const Frame& frame, const float* points, const Centres& centr
 void assign_cells(const FramedCodes& codes, const Centres& centres, int threads, int32_t* cells) {
   const int64_t dim = codes.frame.dim, width = padded(dim);
   const int64_t turn = tiles_per_turn * tile_rows;
-  const int64_t floats = tile_rows * (2 * width + centres.stride);
+  const int64_t floats = tile_rows * (2 * width + centres.score_stride());
   const Buffer<float> memory(threads * floats);
   parallel_for((codes.count + turn - 1) / turn, threads, [&](int64_t t, int worker) {
     float* scores = memory.data() + worker * floats;
-    float* rows = scores + tile_rows * centres.stride;
+    float* rows = scores + tile_rows * centres.score_stride();
     float* z = rows + tile_rows * width;
     const int64_t end = codes.count < (t + 1) * turn ? codes.count : (t + 1) * turn;
     for (int64_t first = t * turn; first < end; first += tile_rows) {
@@ -110,7 +110,7 @@ void assign_cells(const FramedCodes& codes, const Centres& centres, int threads,
       centres.score(z, scores);
       for (int64_t r = 0; r < tile_rows && first + r < end; ++r) {
         int64_t cell;
-        best_score(scores + r * centres.stride, centres.stride, &cell);
+        best_score(scores + r * centres.score_stride(), centres.stride, &cell);
         cells[first + r] = int32_t(cell);
       }
     }

@@ -23,7 +23,7 @@ PreparedBlock::PreparedBlock(int64_t num_codes, int64_t dim, Metric metric, int6
                              void* memory)
     : packed(num_codes, dim, metric, memory),
       partition(dim, cells, at(memory, packed.bytes_kept)),
-      pruned(num_codes, dim, cells, at(memory, packed.bytes_kept + partition.bytes)),
+      pruned(num_codes, dim, metric, cells, at(memory, packed.bytes_kept + partition.bytes)),
       bytes(packed.bytes_kept + (cells > 0 ? partition.bytes + pruned.bytes : 0)) {}
 
 OpenedBlock::OpenedBlock(const Prepared& prepared, const float* codebook, int64_t num_codes,
@@ -32,7 +32,7 @@ OpenedBlock::OpenedBlock(const Prepared& prepared, const float* codebook, int64_
       has_partition(false),
       packed(num_codes, dim, metric, nullptr),
       partition(dim, 0, nullptr),
-      pruned(num_codes, dim, 0, nullptr) {
+      pruned(num_codes, dim, metric, 0, nullptr) {
   void* memory = const_cast<void*>(prepared.data);
   int64_t cells = cells_at(prepared, packed.bytes_kept, dim);
   const PreparedBlock block(num_codes, dim, metric, cells, memory);

@@ -37,11 +37,14 @@ int64_t drop_empty_cells(int64_t num_cells, int64_t dim, float* points, int32_t*
 
 }  // namespace
 
-PrunedCodebook::PrunedCodebook(int64_t codebook_codes, int64_t code_dim, int64_t cells,
-                               void* memory)
+PrunedCodebook::PrunedCodebook(int64_t codebook_codes, int64_t code_dim, Metric code_metric,
+                               int64_t cells, void* memory)
     : num_codes(codebook_codes),
       dim(code_dim),
       most_cells(cells),
+      metric(code_metric),
+      slack(0.0f),
+      first_id(0),
       num_columns(0),
       centres(cells, code_dim, nullptr) {
   Parts parts{static_cast<float*>(memory), 0};
@@ -71,6 +74,8 @@ void PrunedCodebook::pack(const float* codebook, Partition& partition, bool anew
   frame.shift_norm = survey.shift_norm;
   std::memcpy(shift_, survey.shift.data(), size_t(padded(dim)) * sizeof(double));
   const FramedCodes codes{codebook, distinct.data(), count, frame};
+  first_id = count > 0 ? distinct[0] : 0;
+  measure_slack(codes);
   if (anew) partition.find(codes, threads);
   num_columns = 0;
   if (count > 0 && partition.count > 0) {
@@ -87,20 +92,36 @@ void PrunedCodebook::pack(const float* codebook, Partition& partition, bool anew
     });
     fill_margins(*this, threads);
   }
-  *header_ = Header{format,        num_codes,   dim,         most_cells,
-                    centres.count, num_columns, frame.scale, frame.shift_norm};
+  *header_ =
+      Header{format,      num_codes, dim,         int64_t(metric),  most_cells, centres.count,
+             num_columns, first_id,  frame.scale, frame.shift_norm, slack};
+}
+
+void PrunedCodebook::measure_slack(const FramedCodes& codes) {
+  double unevenness = 0.0;
+  for (int64_t k = 0; metric == Metric::cosine && k < codes.count; ++k) {
+    const float* code = codes.codebook + int64_t(codes.ids[k]) * dim;
+    double square = 0.0;
+    for (int64_t i = 0; i < dim; ++i) square += double(code[i]) * double(code[i]);
+    const double uneven = __builtin_fabs(square - 1.0);
+    unevenness = uneven > unevenness ? uneven : unevenness;
+  }
+  slack = cell_slack(metric, unevenness, frame.scale, dim);
 }
 
 bool PrunedCodebook::open() {
   const Header& header = *header_;
   if (header.format != format || header.num_codes != num_codes || header.dim != dim ||
-      header.most_cells != most_cells || header.num_cells < 1 || header.num_cells > most_cells ||
-      header.num_columns < 1 || header.num_columns > most_columns())
+      header.metric != int64_t(metric) || header.most_cells != most_cells || header.num_cells < 1 ||
+      header.num_cells > most_cells || header.num_columns < 1 ||
+      header.num_columns > most_columns())
     return false;
   num_columns = header.num_columns;
   centres = Centres(header.num_cells, dim, centres_);
   frame.scale = header.scale;
   frame.shift_norm = header.shift_norm;
+  slack = float(header.slack);
+  first_id = int32_t(header.first_id);
   return true;
 }
 

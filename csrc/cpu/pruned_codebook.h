@@ -9,7 +9,7 @@
 
 namespace vqk::VQK_LEVEL {
 
-// A codebook in cells, for the search that does not look at every code (l2).
+// A codebook in cells, for the search that does not look at every code.
 //
 // A *cell* is a part of the codes with a centre; which codes are in it changes what must be looked
 // at, and no result. The codes of a cell fill vectors of one code per lane, *columns*, of which a
@@ -19,7 +19,7 @@ namespace vqk::VQK_LEVEL {
 // This is a view of one block of memory, which a caller may keep: see vqk/prepare.h.
 struct PrunedCodebook {
   // Places the parts in `memory`, aligned to 64 bytes; null to learn `bytes` only.
-  PrunedCodebook(int64_t num_codes, int64_t dim, int64_t most_cells, void* memory);
+  PrunedCodebook(int64_t num_codes, int64_t dim, Metric metric, int64_t most_cells, void* memory);
 
   // Fills the memory by a partition of most_cells cells or fewer, which is found anew if asked.
   // codebook: (K, D).
@@ -31,7 +31,10 @@ struct PrunedCodebook {
 
   int64_t bytes;
   int64_t num_codes, dim, most_cells;
-  Frame frame;
+  Metric metric;
+  Frame frame;          // of codes, and of rows or for cosine their directions: all by l2
+  float slack;          // see bound.h
+  int32_t first_id;     // the lowest index of a finite code
   int64_t num_columns;  // 0 when no code is finite
   Centres centres;      // of the cells that hold a code
 
@@ -50,14 +53,15 @@ struct PrunedCodebook {
  private:
   struct Header {
     uint64_t format;
-    int64_t num_codes, dim, most_cells, num_cells, num_columns;
-    double scale, shift_norm;
+    int64_t num_codes, dim, metric, most_cells, num_cells, num_columns, first_id;
+    double scale, shift_norm, slack;
   };
 
   int64_t most_columns() const { return num_codes / lanes + most_cells; }
   void place_centres(const float* points, int64_t count);
   void order_by_cell(const int32_t* codes, const int32_t* cells, int64_t count);
   void pack_cell(const float* codebook, int64_t cell, float* row) const;
+  void measure_slack(const FramedCodes& codes);
 
   Header* header_;
   double* shift_;

@@ -1,6 +1,7 @@
 #include "pruned_search.h"
 
 #include "cell_scan.h"
+#include "double8.h"
 #include "exact.h"
 #include "prepare_rows.h"
 #include "row_tiles.h"
@@ -14,23 +15,22 @@ constexpr int64_t most_block_rows = 1020;
 // Pairs per row that there is room for. Rows that list more are searched in smaller blocks.
 constexpr int64_t pairs_per_row = 16;
 
-// What is kept of a row between the steps.
-struct RowFacts {
-  RowMargin margin;
-  CellBound bound;
-  float square;  // |A - m_j|^2
-  int32_t nearest;
+// Where a row stands between the steps.
+struct RowPlace {
+  int32_t nearest;     // centre
   int32_t first_pair;  // of those that it has listed
 };
 
 // One worker's memory for a block of rows.
 struct Block {
   float* rows;        // (block_rows + tile_rows, padded(D)) shifted and scaled
+  float* units;       // (tile_rows, padded(D)) directions, for cosine
   float* z;           // (D, tile_rows) of one tile
-  float* scores;      // (tile_rows, centres.stride) of one tile with the centres
+  float* scores;      // (tile_rows, centres.score_stride()) of one tile
   RowPlan* plans;     // (tile_rows,)
   LaneScores* found;  // (block_rows,)
-  RowFacts* facts;    // (block_rows + 1,)
+  CellBound* bounds;  // (block_rows,)
+  RowPlace* places;   // (block_rows + 1,)
   float* from;        // (padded(D),) a row seen from a centre
   int32_t* listed;    // (most_pairs,) cells that rows have listed, row by row
   int32_t* ordered;   // (most_pairs,) rows that have listed a cell, cell by cell
@@ -42,12 +42,14 @@ struct Block {
     const int64_t cells = codes.centres.count, width = padded(codes.dim);
     most_pairs = pairs_per_row * block_rows + cells;
     rows = parts.take((block_rows + tile_rows) * width);
+    units = parts.take(tile_rows * width);
     z = parts.take(tile_rows * codes.dim);
-    scores = parts.take(tile_rows * codes.centres.stride);
+    scores = parts.take(tile_rows * codes.centres.score_stride());
     plans = reinterpret_cast<RowPlan*>(parts.take(tile_rows * int64_t(sizeof(RowPlan)) / 4));
     found = reinterpret_cast<LaneScores*>(parts.take(block_rows * int64_t(sizeof(LaneScores)) / 4));
-    facts =
-        reinterpret_cast<RowFacts*>(parts.take((block_rows + 1) * int64_t(sizeof(RowFacts)) / 4));
+    bounds = reinterpret_cast<CellBound*>(parts.take(block_rows * int64_t(sizeof(CellBound)) / 4));
+    places =
+        reinterpret_cast<RowPlace*>(parts.take((block_rows + 1) * int64_t(sizeof(RowPlace)) / 4));
     from = parts.take(width);
     listed = reinterpret_cast<int32_t*>(parts.take(most_pairs));
     ordered = reinterpret_cast<int32_t*>(parts.take(most_pairs));
@@ -79,40 +81,65 @@ struct Winner {
   int32_t id;
   double score;
 
-  VQK_INLINE void offer(int32_t candidate, const float* codebook, int64_t dim, const float* x) {
+  VQK_INLINE void offer(int32_t candidate, const PrunedCodebook& codes, const float* codebook,
+                        const float* x) {
     if (candidate < 0) return;
-    const double found = exact_score(Metric::l2, dim, x, codebook + int64_t(candidate) * dim);
+    const double found =
+        exact_score(codes.metric, codes.dim, x, codebook + int64_t(candidate) * codes.dim);
     if (found > score || (found == score && candidate < id)) *this = {candidate, found};
   }
 };
 
 constexpr Winner no_winner{INT32_MAX, -__builtin_inf()};
 
-// Values of RowFacts::nearest for rows that are not searched by cells.
-constexpr int32_t not_finite = -1, too_far = -2;
+// Values of RowPlace::nearest for rows that are not searched by cells.
+constexpr int32_t not_finite = -1, too_far = -2, no_direction = -3;
 
 // The nearest centre, the codes of its cell, and the list of the other cells.
 void meet_own_cell(const PrunedCodebook& codes, const Block& block, int64_t row,
                    const RowPlan& plan, const float* scores, int64_t& looked) {
   const Centres& centres = codes.centres;
-  const float* z = block.rows + row * padded(codes.dim);
-  RowFacts& facts = block.facts[row];
+  RowPlace& place = block.places[row];
   int64_t nearest;
   const float score = best_score(scores, centres.stride, &nearest);
-  facts.nearest = int32_t(nearest);
-  facts.bound = cell_bound(plan.norm, codes.dim);
-  facts.square = see_from(centres, z, nearest, block.from);
+  const CellBound bound =
+      cell_bound(plan.norm + (codes.metric == Metric::cosine ? codes.frame.scale : 0.0),
+                 codes.slack, codes.dim);
+  const float square = see_from(centres, block.rows + row * padded(codes.dim), nearest, block.from);
   LaneScores found = no_scores();
-  scan_cell(codes, facts.bound, block.from, facts.square, nearest, found);
-  block.found[row] = found;
+  scan_cell(codes, bound, block.from, square, nearest, found);
   looked += codes.first_column[nearest + 1] - codes.first_column[nearest];
-  facts.margin =
-      row_margin(plan.bound, facts.bound, largest_lane(found.lower), score, centres.reach[nearest]);
-  int32_t* listed = block.listed + facts.first_pair;
-  const int64_t count =
-      list_cells(centres, scores, codes.margins_of(nearest), facts.margin, listed);
+  const RowMargin margin =
+      row_margin(plan.bound, bound, largest_lane(found.lower), score, centres.reach[nearest]);
+  int32_t* listed = block.listed + place.first_pair;
+  const int64_t count = list_cells(centres, scores, codes.margins_of(nearest), margin, listed);
   for (int64_t i = 0; i < count; ++i) ++block.ends[listed[i]];
-  block.facts[row + 1].first_pair = facts.first_pair + int32_t(count);
+  place.nearest = int32_t(nearest);
+  block.places[row + 1].first_pair = place.first_pair + int32_t(count);
+  block.bounds[row] = bound;
+  block.found[row] = found;
+}
+
+// The directions of `count` rows; zero for zero, NaN where a row is not finite.
+void unit_rows(const float* x, int64_t count, int64_t width, float* units) {
+  for (int64_t r = 0; r < count; ++r) {
+    Double8 square{};
+    for (int64_t i = 0; i < width; i += 8) {
+      const Double8 value = widen(x + r * width + i);
+      square = square + value * value;
+    }
+    const double norm = __builtin_sqrt(sum_lanes(square));
+    const Double8 inverse =
+        splat(norm < __builtin_inf() ? 1.0 / (norm > 0.0 ? norm : 1.0) : __builtin_nan(""));
+    for (int64_t i = 0; i < width; i += 8)
+      narrow(widen(x + r * width + i) * inverse, units + r * width + i);
+  }
+}
+
+bool is_zero(const float* row, int64_t width) {
+  for (int64_t i = 0; i < width; ++i)
+    if (row[i] != 0.0f) return false;
+  return true;
 }
 
 // Takes rows in until there is no room for more pairs. Returns how many.
@@ -120,23 +147,31 @@ int64_t meet_centres(const PrunedCodebook& codes, const float* tile, int64_t cou
                      const Block& block, int64_t& looked) {
   const int64_t width = padded(codes.dim), cells = codes.centres.count;
   for (int64_t g = 0; g <= cells; ++g) block.ends[g] = 0;
-  block.facts[0].first_pair = 0;
+  block.places[0].first_pair = 0;
   for (int64_t first = 0; first < count; first += tile_rows) {
     const int64_t rows = count - first < tile_rows ? count - first : tile_rows;
-    prepare_rows(codes.frame, tile + first * width, rows, tile_rows, block.rows + first * width,
-                 block.z, block.plans);
+    const float* x = tile + first * width;
+    if (codes.metric == Metric::cosine) {
+      unit_rows(x, rows, width, block.units);
+      x = block.units;
+    }
+    prepare_rows(codes.frame, x, rows, tile_rows, block.rows + first * width, block.z, block.plans);
     codes.centres.score(block.z, block.scores);
     for (int64_t r = 0; r < rows; ++r) {
       const RowPlan& plan = block.plans[r];
       const int64_t row = first + r;
-      RowFacts& facts = block.facts[row];
-      if (block.most_pairs - facts.first_pair < cells) return row;
-      if (plan.state == RowState::search && plan.norm < most_norm_in_cells) {
-        meet_own_cell(codes, block, row, plan, block.scores + r * codes.centres.stride, looked);
-      } else {
-        facts.nearest = plan.state == RowState::search ? too_far : not_finite;
-        block.facts[row + 1].first_pair = facts.first_pair;
-      }
+      RowPlace& place = block.places[row];
+      if (block.most_pairs - place.first_pair < cells) return row;
+      block.places[row + 1].first_pair = place.first_pair;
+      if (plan.state == RowState::nonfinite)
+        place.nearest = not_finite;
+      else if (codes.metric == Metric::cosine && is_zero(x + r * width, width))
+        place.nearest = no_direction;
+      else if (!(plan.norm < most_norm_in_cells))
+        place.nearest = too_far;
+      else
+        meet_own_cell(codes, block, row, plan, block.scores + r * codes.centres.score_stride(),
+                      looked);
     }
   }
   return count;
@@ -152,25 +187,18 @@ void order_pairs(const Block& block, int64_t rows, int64_t cells) {
     begin += count;
   }
   for (int64_t row = 0; row < rows; ++row)
-    for (int32_t p = block.facts[row].first_pair; p < block.facts[row + 1].first_pair; ++p)
+    for (int32_t p = block.places[row].first_pair; p < block.places[row + 1].first_pair; ++p)
       block.ordered[block.ends[block.listed[p]]++] = int32_t(row);
 }
 
 void meet_listed_cells(const PrunedCodebook& codes, const Block& block, int64_t& looked) {
-  const Centres& centres = codes.centres;
-  const int64_t width = padded(codes.dim);
-  for (int64_t g = 0, p = 0; g < centres.count; ++g) {
-    const int64_t columns = codes.first_column[g + 1] - codes.first_column[g];
+  const int64_t width = padded(codes.dim), cells = codes.centres.count;
+  for (int64_t g = 0, p = 0; g < cells; ++g) {
+    looked += (block.ends[g] - p) * (codes.first_column[g + 1] - codes.first_column[g]);
     for (; p < block.ends[g]; ++p) {
       const int64_t row = block.ordered[p];
-      const RowFacts& facts = block.facts[row];
-      const float square = see_from(centres, block.rows + row * width, g, block.from);
-      const float* margins = codes.margins_of(facts.nearest);
-      if (excluded_nearby(facts.margin, facts.bound, margins[g], margins[centres.stride + g],
-                          facts.square, square))
-        continue;
-      looked += columns;
-      scan_cell(codes, facts.bound, block.from, square, g, block.found[row]);
+      const float square = see_from(codes.centres, block.rows + row * width, g, block.from);
+      scan_cell(codes, block.bounds[row], block.from, square, g, block.found[row]);
     }
   }
 }
@@ -190,14 +218,14 @@ int64_t certain_position(const LaneScores& found, float lower) {
 Winner score_close(const PrunedCodebook& codes, const float* codebook, const float* x,
                    const Block& block, int64_t row, float threshold) {
   Winner winner = no_winner;
-  const RowFacts& facts = block.facts[row];
+  const RowPlace& place = block.places[row];
   const auto offer_cell = [&](int64_t g) {
     for_each_above(
-        codes, facts.bound, block.rows + row * padded(codes.dim), g, threshold, block.from,
-        [&](int64_t position) { winner.offer(codes.ids[position], codebook, codes.dim, x); });
+        codes, block.bounds[row], block.rows + row * padded(codes.dim), g, threshold, block.from,
+        [&](int64_t position) { winner.offer(codes.ids[position], codes, codebook, x); });
   };
-  offer_cell(facts.nearest);
-  for (int32_t p = facts.first_pair; p < block.facts[row + 1].first_pair; ++p)
+  offer_cell(place.nearest);
+  for (int32_t p = place.first_pair; p < block.places[row + 1].first_pair; ++p)
     offer_cell(block.listed[p]);
   return winner;
 }
@@ -205,7 +233,7 @@ Winner score_close(const PrunedCodebook& codes, const float* codebook, const flo
 Winner score_all(const PrunedCodebook& codes, const float* codebook, const float* x) {
   Winner winner = no_winner;
   for (int64_t position = 0; position < codes.num_columns * lanes; ++position)
-    winner.offer(codes.ids[position], codebook, codes.dim, x);
+    winner.offer(codes.ids[position], codes, codebook, x);
   return winner;
 }
 
@@ -214,10 +242,12 @@ void decide(const PrunedCodebook& codes, const float* codebook, const float* til
   int64_t num_certain = 0;
   for (int64_t row = 0; row < count; ++row) {
     const float* x = tile + row * padded(codes.dim);
-    const int32_t nearest = block.facts[row].nearest;
+    const int32_t nearest = block.places[row].nearest;
     if (finite != nullptr) finite[row] = nearest != not_finite;
     Winner winner{0, __builtin_nan("")};
-    if (nearest == too_far) {
+    if (nearest == no_direction) {
+      winner = {codes.first_id, 0.0};
+    } else if (nearest == too_far) {
       winner = score_all(codes, codebook, x);
     } else if (nearest != not_finite) {
       const LaneScores& found = block.found[row];
@@ -231,10 +261,11 @@ void decide(const PrunedCodebook& codes, const float* codebook, const float* til
       winner = score_close(codes, codebook, x, block, row, lower);
     }
     indices[row] = winner.id;
-    if (distances != nullptr) distances[row] = float(0.0 - winner.score);
+    if (distances != nullptr)
+      distances[row] = float(codes.metric == Metric::l2 ? 0.0 - winner.score : winner.score);
   }
   if (distances != nullptr)
-    exact_distances(Metric::l2, codes.dim, tile, codebook, block.certain, num_certain, indices,
+    exact_distances(codes.metric, codes.dim, tile, codebook, block.certain, num_certain, indices,
                     distances);
 }
 

@@ -19,7 +19,7 @@ Search::Search(const float* codebook, int64_t num_codes, int64_t dim, Metric met
       num_rows_(num_rows),
       threads_(threads),
       opened_(new OpenedBlock(prepared, codebook, num_codes, dim, metric, threads)),
-      cells_(new CellChoice(codebook, num_codes, dim, metric, *opened_, num_rows, sample, threads)),
+      cells_(new CellChoice(codebook, num_codes, dim, *opened_, num_rows, sample, threads)),
       packed_(nullptr),
       streamed_(nullptr) {
   if (cells_->search() != nullptr) return;

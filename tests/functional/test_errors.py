@@ -206,7 +206,5 @@ def test_the_extension_itself_refuses_what_would_read_out_of_bounds() -> None:
         core.prepare(CODES.data_ptr(), 11, 6, 0, 0, 8, 1)
     with pytest.raises(ValueError, match=r"cells must be in \[0, 11\], got 12"):
         core.prepare(CODES.data_ptr(), 11, 6, 0, 12, 0, 1)
-    with pytest.raises(ValueError, match="cells must be 0 for the cosine metric"):
-        core.prepare(CODES.data_ptr(), 11, 6, 1, 2, 0, 1)
     with pytest.raises(ValueError, match="choice must be auto, never or always, got maybe"):
         core.force_pruning("maybe")

@@ -77,7 +77,7 @@ def nearest_by(
     """The search by the path that ``way`` names, whatever the number of rows."""
     block = None
     if way.startswith("prepared"):
-        cells = min(len(codes), 17) if way.endswith("cells") and metric == "l2" else 0
+        cells = min(len(codes), 17) if way.endswith("cells") else 0
         block = prepared(core, codes, metric, threads, cells)
     if way.endswith("cells"):
         core.force_pruning("always")

@@ -59,7 +59,7 @@ ARGUMENTS: dict[str, list[tuple[Any, ...]]] = {
         (torch.ones(24, 2).double(), None, BITS.half(), None, 4.0, 1e-5),
     ],
     "bit_codes": [(INDICES, 4, 1.0, 1), (IMAGE_INDICES, 62, 0.5, 1)],
-    "partition": [(LARGE, "l2", None), (LARGE, "cosine", None), (CODES, "l2", None)],
+    "partition": [(LARGE, None), (LARGE, "reference"), (CODES, None)],
     "prepare": [
         (CODES, "l2", None, None),
         (CODES, "l2", None, 3),

@@ -61,8 +61,7 @@ class Packing(FullPrecision):
         self._moves_seen += 1
         due = self._moves_seen & (self._moves_seen - 1) == 0
         if due or ops.is_worn(self._partition or [], self.codebook):
-            codes = self.codebook.detach()
-            self._partition = _kept(ops.partition(codes, self.metric, self.backend))
+            self._partition = _kept(ops.partition(self._plain_codes(), self.backend))
         return self._partition
 
     def _plain_codes(self) -> Tensor:

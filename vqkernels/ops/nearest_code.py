@@ -9,6 +9,7 @@ from vqkernels._layout import row_shape
 from vqkernels.backends import native, reference
 from vqkernels.ops._library import define
 from vqkernels.ops.dispatch import choose, triton_launcher
+from vqkernels.ops.normalize_codes import normalize_codes
 
 
 def search(
@@ -71,4 +72,5 @@ def visited_share(
     fits = -x.ndim <= channel_dim < x.ndim and x.shape[channel_dim] == codebook.shape[1]
     if not (fits and x.is_cpu and choose("nearest_code", x, codebook, backend) == "native"):
         return None
-    return native.visited_share(x, codebook, prepared, metric, channel_dim % x.ndim)
+    codes = normalize_codes(codebook)[0] if metric == "cosine" else codebook
+    return native.visited_share(x.detach(), codes.detach(), prepared, metric, channel_dim % x.ndim)

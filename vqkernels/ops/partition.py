@@ -14,27 +14,25 @@ from vqkernels.ops._library import define
 from vqkernels.ops.prepare import on_cpu
 
 
-def _cells(codebook: Tensor, metric: str, backend: str | None) -> int:
+def _cells(codebook: Tensor, backend: str | None) -> int:
     k, d = codebook.shape
-    return native.suitable_cells(k, d, metric) if on_cpu(codebook, backend) else 0
+    return native.suitable_cells(k, d) if on_cpu(codebook, backend) else 0
 
 
-def _impl(codebook: Tensor, metric: str, backend: str | None) -> list[Tensor]:
-    cells = _cells(codebook, metric, backend)
+def _impl(codebook: Tensor, backend: str | None) -> list[Tensor]:
+    cells = _cells(codebook, backend)
     return [native.partition(codebook, cells)] if cells else []
 
 
-def _fake(codebook: Tensor, metric: str, backend: str | None) -> list[Tensor]:
-    cells = _cells(codebook, metric, backend)
+def _fake(codebook: Tensor, backend: str | None) -> list[Tensor]:
+    cells = _cells(codebook, backend)
     if not cells:
         return []
     size = native.partition_bytes(codebook.shape[1], cells)
     return [codebook.new_empty(size, dtype=torch.uint8)]
 
 
-partition = define(
-    "partition(Tensor codebook, str metric, str? backend) -> Tensor[]", _impl, _fake
-)
+partition = define("partition(Tensor codebook, str? backend) -> Tensor[]", _impl, _fake)
 
 
 def is_worn(parts: list[Tensor], codebook: Tensor) -> bool:

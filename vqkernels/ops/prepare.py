@@ -15,21 +15,21 @@ def on_cpu(codebook: Tensor, backend: str | None) -> bool:
     return codebook.is_cpu and choose("nearest_code", codebook, None, backend) == "native"
 
 
-def _cells(codebook: Tensor, metric: str, cells: int | None) -> int:
+def _cells(codebook: Tensor, cells: int | None) -> int:
     k, d = codebook.shape
-    return native.suitable_cells(k, d, metric) if cells is None else cells
+    return native.suitable_cells(k, d) if cells is None else cells
 
 
 def _impl(codebook: Tensor, metric: str, backend: str | None, cells: int | None) -> list[Tensor]:
     if on_cpu(codebook, backend):
-        return [native.prepare(codebook, metric, _cells(codebook, metric, cells))]
+        return [native.prepare(codebook, metric, _cells(codebook, cells))]
     return []
 
 
 def _fake(codebook: Tensor, metric: str, backend: str | None, cells: int | None) -> list[Tensor]:
     if on_cpu(codebook, backend):
         k, d = codebook.shape
-        size = native.prepared_bytes(k, d, _cells(codebook, metric, cells))
+        size = native.prepared_bytes(k, d, _cells(codebook, cells))
         return [codebook.new_empty(size, dtype=torch.uint8)]
     return []
 

@@ -22,7 +22,7 @@ struct Prepare {
   int64_t num_codes;      // K >= 1
   int64_t dim;            // D
   Metric metric;
-  int64_t cells;  // 0 unless the metric is l2
+  int64_t cells;  // in [0, K]
   void* out;      // (prepared_bytes(K, D, cells),) aligned to 64 bytes
   int threads;
 };
@@ -30,7 +30,7 @@ struct Prepare {
 int64_t prepared_bytes(int64_t num_codes, int64_t dim, int64_t cells);
 void prepare(const Prepare& args);
 
-// Cells alone, for a codebook that will move: metric is not read.
+// Cells alone, for a codebook that will move; for either metric.
 int64_t partition_bytes(int64_t dim, int64_t cells);
 void partition(const Prepare& args);
 

@@ -15,9 +15,9 @@ from vqkernels.backends.native._arguments import (
 from vqkernels.backends.native._core import core
 
 
-def suitable_cells(num_codes: int, dim: int, metric: str) -> int:
+def suitable_cells(num_codes: int, dim: int) -> int:
     """How many cells a codebook is packed in if nobody asks for a number; 0 for none."""
-    return int(core.suitable_cells(num_codes, dim)) if metric == "l2" else 0
+    return int(core.suitable_cells(num_codes, dim))
 
 
 def prepared_bytes(num_codes: int, dim: int, cells: int) -> int:
