@@ -49,7 +49,8 @@ def _trained(
     found = []
     with forcing.pruning(how):
         module = make(**options)
-        optimizer = torch.optim.SGD(module.parameters(), lr=50.0) if options else None
+        trained = list(module.parameters())
+        optimizer = torch.optim.SGD(trained, lr=50.0) if trained else None
         for step, x in enumerate(_batches()):
             leaf = x.requires_grad_()
             out = module(leaf)
@@ -147,8 +148,9 @@ def test_a_codebook_that_an_optimizer_moves(between: _Between) -> None:
     _assert_same(_vector_quantizer, between, update=vq.Gradient())
 
 
-def test_a_codebook_of_directions() -> None:
-    _assert_same(_vector_quantizer, _nothing, metric="cosine", update=vq.Gradient())
+@pytest.mark.parametrize("update", [vq.EMA(decay=0.9), vq.Gradient()], ids=str)
+def test_a_codebook_of_directions(update: object) -> None:
+    _assert_same(_vector_quantizer, _evaluate, metric="cosine", update=update)
 
 
 def test_codes_are_left_out_in_training() -> None:

@@ -25,10 +25,13 @@ pytestmark = pytest.mark.skipif(native_core() is None, reason="native is not bui
 CELLS = (1, 3, 16, 250)
 
 
-def _pruned(x: Tensor, codebook: Tensor, cells: int, channel_dim: int = 1) -> vq.NearestCode:
-    prepared = vq.prepare(codebook, backend="native", cells=cells)
+def _pruned(
+    x: Tensor, codebook: Tensor, cells: int, metric: str = "l2", channel_dim: int = 1
+) -> vq.NearestCode:
+    prepared = vq.prepare(codebook, metric=metric, backend="native", cells=cells)
+    options = {"metric": metric, "channel_dim": channel_dim, "backend": "native"}
     with forcing.pruning("always"):
-        return vq.nearest_code(x, prepared, channel_dim=channel_dim, backend="native")
+        return vq.nearest_code(x, prepared, **options)
 
 
 def _assert_equals(
@@ -40,10 +43,12 @@ def _assert_equals(
 
 
 def _assert_right(x: Tensor, codebook: Tensor, what: object = "") -> None:
-    expected = oracle.nearest_code(x, codebook, "l2")
-    for cells in CELLS:
-        if cells <= len(codebook):
-            _assert_equals(_pruned(x, codebook, cells), expected, (what, cells))
+    for metric in cases.METRICS:
+        expected = oracle.nearest_code(x, codebook, metric)
+        for cells in CELLS:
+            if cells <= len(codebook):
+                found = _pruned(x, codebook, cells, metric)
+                _assert_equals(found, expected, (what, metric, cells))
 
 
 def _clusters(n: int, k: int, d: int, far: float = 20.0) -> tuple[Tensor, Tensor]:
@@ -82,14 +87,15 @@ def test_cells_and_their_absence_survive_pickle_and_deepcopy() -> None:
             assert (_share(x, twin) is None) == (cells == 0)
 
 
+@pytest.mark.parametrize("metric", cases.METRICS)
 @pytest.mark.parametrize("dtype", cases.DTYPES, ids=str)
 @pytest.mark.parametrize("name", cases.SEARCH)
-def test_equals_the_oracle(name: str, dtype: torch.dtype) -> None:
+def test_equals_the_oracle(name: str, dtype: torch.dtype, metric: str) -> None:
     x, codebook = cases.search(name, dtype)
-    expected = oracle.on_case(name, dtype, "l2")
+    expected = oracle.on_case(name, dtype, metric)
     for cells in CELLS:
         if cells <= len(codebook):
-            _assert_equals(_pruned(x, codebook, cells), expected, cells)
+            _assert_equals(_pruned(x, codebook, cells, metric), expected, cells)
 
 
 @pytest.mark.parametrize("shape", cases.SHAPES, ids=str)
@@ -114,9 +120,10 @@ def test_layout_changes_nothing(layout: str) -> None:
 def test_every_instruction_set_level_gives_the_same_bits(level: str) -> None:
     for name in ("photo 2x2x3 PCA 8", "photo 4x4x3 PCA 32", "shifted by 1000", "near ties"):
         x, codebook = cases.search(name)
-        with forcing.isa(level):
-            found = _pruned(x, codebook, 16)
-        _assert_equals(found, oracle.on_case(name, torch.float32, "l2"), name)
+        for metric in cases.METRICS:
+            with forcing.isa(level):
+                found = _pruned(x, codebook, 16, metric)
+            _assert_equals(found, oracle.on_case(name, torch.float32, metric), (name, metric))
 
 
 def test_one_thread_and_two_give_the_same_bits(two_threads: None) -> None:
@@ -223,37 +230,47 @@ def test_rows_and_codes_that_are_not_finite() -> None:
 
 
 @strategies.relaxed
-@given(inputs=strategies.inputs(), share=st.floats(0.01, 1.0))
+@given(
+    inputs=strategies.inputs(),
+    metric=st.sampled_from(cases.METRICS),
+    share=st.floats(0.01, 1.0),
+)
 def test_any_input_equals_the_oracle(
-    inputs: tuple[Tensor, Tensor, int, Tensor | None], share: float
+    inputs: tuple[Tensor, Tensor, int, Tensor | None], metric: str, share: float
 ) -> None:
     x, codebook, channel, _ = inputs
     cells = max(1, round(share * len(codebook)))
     rows = cases.as_matrix(x, channel)
-    expected = oracle.nearest_code(rows, codebook, "l2")
-    _assert_equals(_pruned(x, codebook, cells, channel), expected)
+    expected = oracle.nearest_code(rows, codebook, metric)
+    _assert_equals(_pruned(x, codebook, cells, metric, channel), expected)
 
 
 @strategies.relaxed
-@given(clumps=strategies.clumps(), share=st.floats(0.01, 1.0), dtype=st.sampled_from(cases.DTYPES))
+@given(
+    clumps=strategies.clumps(),
+    metric=st.sampled_from(cases.METRICS),
+    share=st.floats(0.01, 1.0),
+    dtype=st.sampled_from(cases.DTYPES),
+)
 def test_any_clumps_equal_the_oracle(
-    clumps: tuple[Tensor, Tensor], share: float, dtype: torch.dtype
+    clumps: tuple[Tensor, Tensor], metric: str, share: float, dtype: torch.dtype
 ) -> None:
     x, codebook = (value.to(dtype) for value in clumps)
     cells = max(1, round(share * len(codebook)))
-    expected = oracle.nearest_code(x, codebook, "l2")
-    _assert_equals(_pruned(x, codebook, cells), expected)
+    expected = oracle.nearest_code(x, codebook, metric)
+    _assert_equals(_pruned(x, codebook, cells, metric), expected)
 
 
+@pytest.mark.parametrize("metric", cases.METRICS)
 @pytest.mark.parametrize("how", ["auto", "always"])
-def test_a_quantizer_of_a_prepared_codebook_gives_the_dense_bits(how: str) -> None:
+def test_a_quantizer_of_a_prepared_codebook_gives_the_dense_bits(how: str, metric: str) -> None:
     x, codebook = _clusters(2000, 1000, 6)
-    prepared = vq.prepare(codebook, backend="native", cells=40)
+    prepared = vq.prepare(codebook, metric=metric, backend="native", cells=40)
     outs = []
     for forced in (how, "never"):
         leaf = x.clone().requires_grad_()
         with forcing.pruning(forced):
-            out = vq.vector_quantize(leaf, prepared, backend="native")
+            out = vq.vector_quantize(leaf, prepared, metric=metric, backend="native")
         (out.quantized.square().sum() + out.loss).backward()
         outs.append((*out[:3], *out.usage, leaf.grad))
     for got, expected in zip(*outs, strict=True):
