@@ -112,12 +112,11 @@ bool CellChoice::pays_for(int64_t num_rows, const RowSample& sample) {
   const Buffer<float> scratch(trial.scratch_floats());
   const Buffer<int64_t> indices(sample.count);
   const int64_t block = trial.block_rows(), width = padded(codes_.dim);
-  PrunedSearch::Effort all{0, 0};
+  Effort all{0, 0};
   for (int64_t first = 0; first < sample.count; first += block) {
     const int64_t count = sample.count - first < block ? sample.count - first : block;
-    const PrunedSearch::Effort effort =
-        trial.assign(sample.tile.data() + first * width, count, scratch.data(),
-                     indices.data() + first, nullptr, nullptr);
+    const Effort effort = trial.assign(sample.tile.data() + first * width, count, scratch.data(),
+                                       indices.data() + first, nullptr, nullptr);
     all.columns += effort.columns;
     all.exact += effort.exact;
   }
