@@ -41,7 +41,7 @@ PairBlock::PairBlock(const PrunedCodebook& codes, int64_t block_rows, Parts& par
   bounds = reinterpret_cast<CellBound*>(parts.take(block_rows * int64_t(sizeof(CellBound)) / 4));
   places =
       reinterpret_cast<RowPlace*>(parts.take((block_rows + 1) * int64_t(sizeof(RowPlace)) / 4));
-  from = parts.take(width);
+  from = parts.take(2 * width);
   listed = reinterpret_cast<int32_t*>(parts.take(most_pairs));
   ordered = reinterpret_cast<int32_t*>(parts.take(most_pairs));
   ends = reinterpret_cast<int32_t*>(parts.take(cells));
@@ -60,7 +60,7 @@ void PairBlock::meet_own_cell(const PrunedCodebook& codes, int64_t row, const Ro
                  codes.slack, codes.dim);
   const float square = see_from(centres, rows + row * padded(codes.dim), nearest, from);
   LaneScores own = no_scores();
-  scan_cell(codes, bound, from, square, nearest, own);
+  scan_cell<1>(codes, nearest, {{from, square, &bound, &own}});
   effort.columns += codes.first_column[nearest + 1] - codes.first_column[nearest];
   const RowMargin margin =
       row_margin(plan.bound, bound, largest_lane(own.lower), score, centres.reach[nearest]);
@@ -134,12 +134,17 @@ void PairBlock::meet_listed_cells(const PrunedCodebook& codes, int64_t count,
   order_pairs(count, cells);
   for (int64_t g = 0, p = 0; g < cells; ++g) {
     effort.columns += (ends[g] - p) * (codes.first_column[g + 1] - codes.first_column[g]);
-    for (; p < ends[g]; ++p) {
-      const int64_t row = ordered[p];
-      const float square = see_from(codes.centres, rows + row * width, g, from);
-      scan_cell(codes, bounds[row], from, square, g, found[row]);
-    }
+    for (; p + 2 <= ends[g]; p += 2)
+      scan_cell<2>(codes, g, {visit(codes, p, g, from), visit(codes, p + 1, g, from + width)});
+    for (; p < ends[g]; ++p) scan_cell<1>(codes, g, {visit(codes, p, g, from)});
   }
+}
+
+// The pair in place p of those that are ordered.
+Visit PairBlock::visit(const PrunedCodebook& codes, int64_t p, int64_t g, float* row_from) const {
+  const int64_t row = ordered[p];
+  const float square = see_from(codes.centres, rows + row * padded(codes.dim), g, row_from);
+  return {row_from, square, bounds + row, found + row};
 }
 
 }  // namespace vqk::VQK_LEVEL

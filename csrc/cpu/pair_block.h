@@ -35,7 +35,7 @@ struct PairBlock {
   LaneScores* found;  // (block_rows,)
   CellBound* bounds;  // (block_rows,)
   RowPlace* places;   // (block_rows + 1,)
-  float* from;        // (padded(D),) a row seen from a centre
+  float* from;        // (2, padded(D)) rows seen from a centre
   int32_t* listed;    // (most_pairs,) cells that rows have listed, row by row
   int32_t* ordered;   // (most_pairs,) rows that have listed a cell, cell by cell
   int32_t* ends;      // (cells,) how many pairs a cell has, then where in `ordered` they end
@@ -58,6 +58,7 @@ struct PairBlock {
                      const float* row_scores, Effort& effort) const;
   const float* directions(const float* x, int64_t count, int64_t dim) const;
   void order_pairs(int64_t count, int64_t cells) const;
+  Visit visit(const PrunedCodebook& codes, int64_t p, int64_t g, float* row_from) const;
 };
 
 }  // namespace vqk::VQK_LEVEL
