@@ -12,55 +12,47 @@ import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from benchmarks import floors, results, words
 from benchmarks.machine import ROOT
 from benchmarks.results import FOLDER
 from benchmarks.verdicts import Verdict
+from vqtrain.columns import Column
 
 PATH = FOLDER / "pipeline.json"
 PICTURES = ROOT / "docs" / "images"
 
 
-class Column(NamedTuple):
-    """One number of the metrics."""
-
-    heading: str
-    key: str
-    factor: float
-    digits: int
-
-
 DIGITS: tuple[Column, ...] = (
-    Column("total bits/dim", "total_bpd", 1, 3),
-    Column("reconstruction", "recon_bpd", 1, 3),
-    Column("codes", "prior_bpd", 1, 3),
-    Column("KL", "kl_bpd", 1, 3),
-    Column("active units", "active_units", 1, 1),
-    Column("PSNR, dB", "psnr", 1, 1),
+    Column("total bits/dim", "total_bpd"),
+    Column("reconstruction", "recon_bpd"),
+    Column("codes", "prior_bpd"),
+    Column("KL", "kl_bpd"),
+    Column("active units", "active_units", digits=1),
+    Column("PSNR, dB", "psnr", digits=1),
     Column("label agreement, %", "label_agreement", 100, 1),
     Column("CAS, %", "cas", 100, 1),
-    Column("gap, bits/image", "conditioning_gap_bits_per_image", 1, 2),
+    Column("gap, bits/image", "conditioning_gap_bits_per_image", digits=2),
 )
 PHOTOS: tuple[Column, ...] = (
-    Column("PSNR, dB", "psnr", 1, 2),
-    Column("k-means on patches, dB", "psnr_patches", 1, 2),
-    Column("total bits/dim", "total_bpd", 1, 3),
-    Column("reconstruction", "recon_bpd", 1, 3),
-    Column("codes", "prior_bpd", 1, 3),
-    Column("codes, uniform", "uniform_bpd", 1, 3),
+    Column("PSNR, dB", "psnr", digits=2),
+    Column("k-means on patches, dB", "psnr_patches", digits=2),
+    Column("total bits/dim", "total_bpd"),
+    Column("reconstruction", "recon_bpd"),
+    Column("codes", "prior_bpd"),
+    Column("codes, uniform", "uniform_bpd"),
     Column("used, %", "usage", 100, 1),
-    Column("perplexity", "perplexity", 1, 1),
+    Column("perplexity", "perplexity", digits=1),
 )
 RUNS: tuple[Column, ...] = (
-    Column("minutes", "minutes", 1, 1),
-    Column("total bits/dim", "total_bpd", 1, 3),
-    Column("reconstruction", "recon_bpd", 1, 3),
-    Column("codes", "prior_bpd", 1, 3),
-    Column("unigram", "unigram_bpd", 1, 3),
-    Column("PSNR, dB", "psnr", 1, 2),
-    Column("k-means on patches, dB", "psnr_patches", 1, 2),
+    Column("minutes", "minutes", digits=1),
+    Column("total bits/dim", "total_bpd"),
+    Column("reconstruction", "recon_bpd"),
+    Column("codes", "prior_bpd"),
+    Column("unigram", "unigram_bpd"),
+    Column("PSNR, dB", "psnr", digits=2),
+    Column("k-means on patches, dB", "psnr_patches", digits=2),
 )
 # What else of a run's metrics is published or held to a floor.
 READ = (
@@ -107,10 +99,10 @@ def runs() -> str:
     """One line per preset, and the rules' readings of shapes and tones below."""
     found = load()["runs"]
     lines = [
-        [name, *(_cell(metrics.get(column.key), None, column) for column in RUNS)]
+        [name, *(column.cell(metrics.get(column.key)) for column in RUNS)]
         for name, metrics in sorted(found.items())
     ]
-    text = words.markdown(["preset", *(column.heading for column in RUNS)], lines)
+    text = words.markdown(["preset", *(column.name for column in RUNS)], lines)
     read = [
         [
             f"{name}, {factor}",
@@ -160,21 +152,11 @@ def _table(name: str, columns: tuple[Column, ...]) -> str:
     content = load()["tables"].get(name)
     if content is None:
         return "Not yet measured."
-    lines = []
-    for row in content["rows"]:
-        cells = []
-        for column in columns:
-            found = row["numbers"].get(column.key, {})
-            cells.append(_cell(found.get("mean"), found.get("standard_error"), column))
-        lines.append([row["name"], *cells])
-    return words.markdown(["", *(column.heading for column in columns)], lines)
-
-
-def _cell(value: float | None, error: float | None, column: Column) -> str:
-    if value is None:
-        return ""
-    spread = "" if error is None else f" ± {error * column.factor:.{column.digits}f}"
-    return f"{value * column.factor:.{column.digits}f}{spread}"
+    lines = [
+        [row["name"], *(column.cell_of(row["numbers"]) for column in columns)]
+        for row in content["rows"]
+    ]
+    return words.markdown(["", *(column.name for column in columns)], lines)
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -72,7 +72,8 @@ def local(source: str | Path) -> Path:
     """The folder that `source` is, or that the hub's repository of that name is downloaded to.
 
     Raises:
-        FileNotFoundError: if it is neither a folder nor a name like `owner/name`.
+        FileNotFoundError: if it is neither a folder nor a name like `owner/name`, or such a name
+            whose owner is the name of a folder here.
         ModuleNotFoundError: if it is a name and the extra `hub` is not installed.
     """
     path = Path(source)
@@ -81,6 +82,11 @@ def local(source: str | Path) -> Path:
     name = os.fspath(source)
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", name):
         raise FileNotFoundError(f"source must be a folder or a hub name owner/name, got {name!r}")
+    if path.parent.is_dir():  # a mistyped folder is no name to ask a server for
+        raise FileNotFoundError(
+            f"source must be a folder, since {path.parent} is one here, got {name!r}, which is "
+            f"not in it"
+        )
     try:
         from huggingface_hub import snapshot_download
     except ModuleNotFoundError as error:

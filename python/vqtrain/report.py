@@ -48,12 +48,19 @@ def report(config: RunConfig, run: Path) -> None:
         metrics = read_json(run / "metrics.json", made_by=f"vqk eval {run}")
         write_page(
             run / "report.html",
-            run.resolve().name,
+            page_title(run),
             headline(metrics),
             sections(run, metrics),
             metrics["warnings"],
         )
         stage_note["result"] = str(run / "report.html")
+
+
+def page_title(run: Path) -> str:
+    """Of the page: the run folder's name; in a table, whose runs are ROW/seed-N, row and seed."""
+    folder = run.resolve()
+    seed = folder.name.removeprefix("seed-")
+    return f"{folder.parent.name}, seed {seed}" if seed.isdecimal() else folder.name
 
 
 def sections(run: Path, m: dict[str, Any]) -> list[Section]:

@@ -7,7 +7,7 @@ A table is a YAML file in `presets/tables`: `base` (a preset), `seeds`, fields t
 all, and `rows`, each with a name and the fields it sets; `codes_of` names a row whose tokenizers
 and codes a row takes over.
 Every row and seed is a run of its own, `OUT/ROW/seed-N`, made by `vqk run` in a process of its
-own. What has finished with the same settings is kept, what was interrupted goes on.
+own, which keeps what has finished with the same settings and goes on with what was interrupted.
 OUT/table.json holds mean, standard error and every value of each number, OUT/table.html shows
 them.
 """
@@ -29,9 +29,7 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from vqtrain.config import parse
 from vqtrain.files import read_json, write_json
-from vqtrain.runtime import stage_seconds
 from vqtrain.table_report import table_report
 
 SCHEMA = 1
@@ -79,7 +77,7 @@ def load_table(name: str) -> Table:
 def run_table(
     table: Table, out: Path, jobs: int = 1, fields: Sequence[str] = ()
 ) -> dict[str, Any]:
-    """Makes every run of a table that is not there yet, and `table.json`.
+    """Makes every run of a table, or what is left to do of it, and `table.json`.
 
     Args:
         table: rows and seeds.
@@ -100,15 +98,12 @@ def run_table(
         folder = _run_folder(out, row.name, seed)
         values = {**row.fields, **dict(field.split("=", 1) for field in fields)}
         arguments = [table.base, "--out", str(folder), "--seed", str(seed), *options(values)]
-        if _is_finished(arguments, folder):
-            result = "was finished before"
-        else:
-            if row.codes_of is not None:
-                _take_codes(_run_folder(out, row.codes_of, seed), folder)
-            result = "done" if _run(arguments, folder) else "FAILED"
+        if row.codes_of is not None:
+            _take_codes(_run_folder(out, row.codes_of, seed), folder)
+        good = _run(arguments, folder)
         with printing:
-            print(f"[{row.name}, seed {seed}] {result}", flush=True)
-        return result != "FAILED"
+            print(f"[{row.name}, seed {seed}] {'done' if good else 'FAILED'}", flush=True)
+        return good
 
     # Rows that take over codes come after those which make them.
     for takes_over in (False, True):
@@ -134,15 +129,8 @@ def _run(arguments: list[str], folder: Path) -> bool:
     return done.returncode == 0
 
 
-def _is_finished(arguments: list[str], folder: Path) -> bool:
-    """Whether the run's last stage has been made with this configuration."""
-    if "report" not in stage_seconds(folder):
-        return False
-    return parse([str(folder)], "run")[0] == parse(arguments, "run")[0]
-
-
 def _take_codes(source: Path, folder: Path) -> None:
-    """Copies the tokenizer and the codes of another run, unless they are there."""
+    """Copies the tokenizer and the codes of another run; codes made anew there arrive here."""
     for part in ("tokenizer", "codes"):
         shutil.copytree(source / part, folder / part, dirs_exist_ok=True)
 

@@ -9,22 +9,14 @@ OUT/table.html, which holds them and needs no network.
 import argparse
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from vqtrain import pictures
+from vqtrain.columns import Column
 from vqtrain.files import read_json
 from vqtrain.page import Section, picture, side_by_side, table, write_page
 
 Numbers = dict[str, dict[str, Any]]
-
-
-class Column(NamedTuple):
-    """One number of the metrics: heading, key, factor and digits after the point."""
-
-    name: str
-    key: str
-    scale: float = 1.0
-    digits: int = 3
 
 
 BITS = (
@@ -111,19 +103,11 @@ def table_page(
 def _table(rows: Sequence[tuple[str, Numbers]], columns: Sequence[Column]) -> str:
     shown = [column for column in columns if any(column.key in numbers for _, numbers in rows)]
     body = [
-        [name, *(_cell(numbers, column) for column in shown)]
+        [name, *(column.cell_of(numbers) for column in shown)]
         for name, numbers in rows
         if any(column.key in numbers for column in shown)
     ]
     return table(("", *(column.name for column in shown)), body)
-
-
-def _cell(numbers: Numbers, column: Column) -> str:
-    if column.key not in numbers:
-        return ""
-    mean, error = (numbers[column.key][part] for part in ("mean", "standard_error"))
-    text = f"{mean * column.scale:.{column.digits}f}"
-    return text if error is None else f"{text} \u00b1 {error * column.scale:.{column.digits}f}"
 
 
 def _bits(path: Path, rows: Sequence[tuple[str, Numbers]]) -> Path:

@@ -168,6 +168,16 @@ def test_a_part_that_is_missing_is_named(pipeline: GenerativePipeline, tmp_path:
         GenerativePipeline.from_pretrained(tmp_path / "nowhere" / "at" / "all")
 
 
+def test_a_mistyped_folder_is_not_asked_of_the_hub(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "runs" / "digits").mkdir(parents=True)
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)  # asking it would be another error
+    with pytest.raises(FileNotFoundError, match=r"runs is one here, got 'runs/typo'"):
+        GenerativePipeline.from_pretrained("runs/typo")
+
+
 def test_a_repository_of_the_hub_is_a_folder_that_is_downloaded(
     pipeline: GenerativePipeline, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

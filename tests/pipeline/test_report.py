@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from vqtrain.page import Section, folded, picture, side_by_side, table, tiles, write_page
-from vqtrain.report import sections
+from vqtrain.report import page_title, sections
 
 LEVEL = {
     "num_embeddings": 8,
@@ -141,6 +141,14 @@ def test_what_is_empty_leaves_no_trace(tmp_path: Path) -> None:
     assert side_by_side("", "<p>one</p>") == "<p>one</p>"
     write_page(tmp_path / "p.html", "t", "l", [Section("Absent section", "")])
     assert "Absent section" not in (tmp_path / "p.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("folder", "title"),
+    [("runs/digits", "digits"), ("runs/table/4x4-K8/seed-2", "4x4-K8, seed 2")],
+)
+def test_the_title_tells_the_runs_of_a_table_apart(folder: str, title: str) -> None:
+    assert page_title(Path(folder)) == title
 
 
 def test_the_page_of_codes_has_the_ledger(tmp_path: Path) -> None:
