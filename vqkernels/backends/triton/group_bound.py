@@ -72,15 +72,19 @@ def out_of_reach(margin, inverse, square, home_square, reached, dim):
 
 @triton.jit
 def squares(
-    x_row, dim_stride, vectors_ptr, column, num_columns, dim, rows, columns, scale,
+    x_row, dim_stride, vectors_ptr, column, num_columns, dim, scale,
     ROWS: tl.constexpr, COLUMNS: tl.constexpr,
 ):  # fmt: skip
-    """|x - v|^2 in float32, scaled, of rows (ROWS,) and columns (COLUMNS,) of a (D, V) matrix."""
+    """|x - v|^2 in float32, scaled, of rows (ROWS,) and columns (COLUMNS,) of a (D, V) matrix.
+
+    The loads have no masks, which would cost as much as the arithmetic: all rows must be readable.
+    """
+    column = tl.minimum(column, num_columns - 1)
     total = tl.zeros((ROWS, COLUMNS), tl.float32)
     for i in range(0, dim):
         i = tl.cast(i, tl.int64)
-        x = tl.load(x_row + i * dim_stride, mask=rows, other=0.0).to(tl.float32) * scale
-        v = tl.load(vectors_ptr + i * num_columns + column, mask=columns, other=0.0) * scale
+        x = tl.load(x_row + i * dim_stride).to(tl.float32) * scale
+        v = tl.load(vectors_ptr + i * num_columns + column) * scale
         t = x[:, None] - v[None, :]
         total = tl.fma(t, t, total)
     return total

@@ -71,7 +71,7 @@ def _scan_groups(
             member = start + tl.arange(0, CODES)
             alive = member < last
             value = squares(
-                x_row, dim_stride, members_ptr, member, num_codes, dim, mine, alive, scale,
+                x_row, dim_stride, members_ptr, member, num_codes, dim, scale,
                 PAIRS, CODES,
             )  # fmt: skip
             low = lower_end(value, value, dim)

@@ -19,9 +19,9 @@ from vqkernels.backends.triton.group_bound import out_of_reach, reach, squares
 from vqkernels.backends.triton.groups import Groups
 
 SLOTS = 16
+# Per program. More centres per row make for fewer loads, as far as registers go.
 _ROWS = 16
-_CENTRES = 128
-_WARPS = 8
+_NEAREST, _IN_REACH = 256, 64
 
 
 @triton.jit
@@ -60,7 +60,7 @@ def _nearest_centres(
 ):
     place = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     inside = place < num_rows
-    row = tl.cast(first_row, tl.int64) + place
+    row = tl.cast(first_row, tl.int64) + tl.minimum(place, num_rows - 1)
     x_row = x_ptr + row_offsets(row, size1, size2, size3, stride0, stride1, stride2, stride3)
     scale, _ = common_scale(exponent_ptr, True)
     nearest = tl.full((ROWS,), float("inf"), tl.float32)
@@ -70,7 +70,7 @@ def _nearest_centres(
             group = start + tl.arange(0, CENTRES)
             filled = _filled(starts_ptr, group, num_groups)
             square = squares(
-                x_row, dim_stride, centres_ptr, group, num_groups, dim, inside, filled, scale,
+                x_row, dim_stride, centres_ptr, group, num_groups, dim, scale,
                 ROWS, CENTRES,
             )  # fmt: skip
             square = tl.where(filled[None, :] & (square < float("inf")), square, float("inf"))
@@ -115,7 +115,7 @@ def _groups_in_reach(
 ):
     place = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
     inside = place < num_rows
-    row = tl.cast(first_row, tl.int64) + place
+    row = tl.cast(first_row, tl.int64) + tl.minimum(place, num_rows - 1)
     x_row = x_ptr + row_offsets(row, size1, size2, size3, stride0, stride1, stride2, stride3)
     scale, _ = common_scale(exponent_ptr, True)
     home = tl.load(homes_ptr + place, mask=inside, other=0).to(tl.int32)
@@ -128,7 +128,7 @@ def _groups_in_reach(
         group = start + tl.arange(0, CENTRES)
         filled = _filled(starts_ptr, group, num_groups)
         square = squares(
-            x_row, dim_stride, centres_ptr, group, num_groups, dim, searched, filled, scale,
+            x_row, dim_stride, centres_ptr, group, num_groups, dim, scale,
             ROWS, CENTRES,
         )  # fmt: skip
         at, real = table_row + group[None, :], searched[:, None] & filled[None, :]
@@ -161,6 +161,11 @@ class Homes(NamedTuple):
     codes: Tensor
 
 
+def _centres(groups: Groups, most: int) -> int:
+    """Centres in a tile: few choices, as a kernel is compiled for each."""
+    return min(most, max(32, triton.next_power_of_2(groups.count)))
+
+
 def nearest_centres(
     x: Tensor, groups: Groups, stale: Tensor, channel_dim: int, first_row: int, num_rows: int
 ) -> Homes:
@@ -178,8 +183,7 @@ def nearest_centres(
             *(x, groups.exponent, groups.starts, groups.centres, stale, *homes),
             *(first_row, num_rows, groups.count, groups.dim, *layout),
             ROWS=_ROWS,
-            CENTRES=_CENTRES,
-            num_warps=_WARPS,
+            CENTRES=_centres(groups, _NEAREST),
         )
     return homes
 
@@ -202,8 +206,7 @@ def groups_in_reach(
             *(keys, counts, first_row, num_rows, groups.count, groups.dim, *layout),
             SLOTS=SLOTS,
             ROWS=_ROWS,
-            CENTRES=_CENTRES,
-            num_warps=_WARPS,
+            CENTRES=_centres(groups, _IN_REACH),
         )
     used = counts.masked_fill(counts > SLOTS, 0)
     free = torch.arange(SLOTS, device=x.device) >= used[:, None]
