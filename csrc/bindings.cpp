@@ -10,6 +10,7 @@
 #include "vqk/nearest_code.h"
 #include "vqk/nearest_codes.h"
 #include "vqk/prepare.h"
+#include "vqk/pruning.h"
 #include "vqk/vq_backward.h"
 #include "vqk/vq_forward.h"
 
@@ -39,33 +40,78 @@ Rows rows(uintptr_t data, int dtype, const std::vector<int64_t>& shape,
                         num_dims - 1, shape[channel_dim], strides[channel_dim]);
 }
 
-int64_t prepared_bytes(int64_t num_codes, int64_t dim) {
-  return vqk::prepared_bytes(check_codes(num_codes), dim);
+int64_t prepared_bytes(int64_t num_codes, int64_t dim, int64_t cells) {
+  return vqk::prepared_bytes(check_codes(num_codes), dim, check_cells(cells, num_codes));
 }
 
-void prepare(uintptr_t codebook, int64_t num_codes, int64_t dim, int metric, uintptr_t out,
-             int threads) {
+int64_t partition_bytes(int64_t dim, int64_t cells) { return vqk::partition_bytes(dim, cells); }
+
+int64_t suitable_cells(int64_t num_codes, int64_t dim) {
+  return vqk::suitable_cells(check_codes(num_codes), dim);
+}
+
+vqk::Prepare prepare_arguments(uintptr_t codebook, int64_t num_codes, int64_t dim, int metric,
+                               int64_t cells, uintptr_t out, int threads) {
   if (out % 64 != 0) refuse("out", "be aligned to 64 bytes", std::to_string(out));
-  const vqk::Prepare args{
-      pointer<const float>(codebook), check_codes(num_codes), dim,
-      parse_metric(metric),           pointer<void>(out),     check_threads(threads)};
+  return {pointer<const float>(codebook), check_codes(num_codes),        dim,
+          parse_metric(metric),           check_cells(cells, num_codes), pointer<void>(out),
+          check_threads(threads)};
+}
+
+void prepare(uintptr_t codebook, int64_t num_codes, int64_t dim, int metric, int64_t cells,
+             uintptr_t out, int threads) {
+  const vqk::Prepare args =
+      prepare_arguments(codebook, num_codes, dim, metric, cells, out, threads);
   const py::gil_scoped_release unlocked;
   vqk::prepare(args);
+}
+
+void partition(uintptr_t codebook, int64_t num_codes, int64_t dim, int64_t cells, uintptr_t out,
+               int threads) {
+  const vqk::Prepare args = prepare_arguments(codebook, num_codes, dim, 0, cells, out, threads);
+  const py::gil_scoped_release unlocked;
+  vqk::partition(args);
+}
+
+bool is_worn(std::pair<uintptr_t, int64_t> prepared, int64_t num_codes, int64_t dim) {
+  return vqk::is_worn(parse_prepared(prepared), check_codes(num_codes), dim);
+}
+
+void force_pruning(const std::string& choice) {
+  const char* const names[] = {"auto", "never", "always"};
+  for (int i = 0; i < 3; ++i)
+    if (choice == names[i]) return vqk::force_pruning(vqk::Pruning(i));
+  refuse("choice", "be auto, never or always", choice);
+}
+
+vqk::NearestCode search_arguments(const Rows& x, uintptr_t codebook, int64_t num_codes, int metric,
+                                  std::pair<uintptr_t, int64_t> prepared, uintptr_t indices,
+                                  uintptr_t distances, int threads) {
+  return {x,
+          pointer<const float>(codebook),
+          check_codes(num_codes),
+          parse_metric(metric),
+          parse_prepared(prepared),
+          pointer<int64_t>(indices),
+          pointer<float>(distances),
+          check_threads(threads)};
 }
 
 void nearest_code(const Rows& x, uintptr_t codebook, int64_t num_codes, int metric,
                   std::pair<uintptr_t, int64_t> prepared, uintptr_t indices, uintptr_t distances,
                   int threads) {
-  const vqk::NearestCode args{x,
-                              pointer<const float>(codebook),
-                              check_codes(num_codes),
-                              parse_metric(metric),
-                              parse_prepared(prepared),
-                              pointer<int64_t>(indices),
-                              pointer<float>(distances),
-                              check_threads(threads)};
+  const vqk::NearestCode args =
+      search_arguments(x, codebook, num_codes, metric, prepared, indices, distances, threads);
   const py::gil_scoped_release unlocked;
   vqk::nearest_code(args);
+}
+
+double visited_share(const Rows& x, uintptr_t codebook, int64_t num_codes, int metric,
+                     std::pair<uintptr_t, int64_t> prepared, int threads) {
+  const vqk::NearestCode args =
+      search_arguments(x, codebook, num_codes, metric, prepared, 0, 0, threads);
+  const py::gil_scoped_release unlocked;
+  return vqk::visited_share(args);
 }
 
 void nearest_codes(const Rows& x, uintptr_t codebook, int64_t num_codes, int metric, int64_t k,
@@ -181,9 +227,17 @@ PYBIND11_MODULE(_native, m) {
   py::class_<Rows>(m, "Rows").def(py::init(&rows), py::arg("data"), py::arg("dtype"),
                                   py::arg("shape"), py::arg("strides"), py::arg("channel_dim"));
 
-  m.def("prepared_bytes", &prepared_bytes, py::arg("num_codes"), py::arg("dim"));
+  m.def("suitable_cells", &suitable_cells, py::arg("num_codes"), py::arg("dim"));
+  m.def("prepared_bytes", &prepared_bytes, py::arg("num_codes"), py::arg("dim"), py::arg("cells"));
+  m.def("partition_bytes", &partition_bytes, py::arg("dim"), py::arg("cells"));
+  m.def("partition", &partition, py::arg("codebook"), py::arg("num_codes"), py::arg("dim"),
+        py::arg("cells"), py::arg("out"), py::arg("threads"));
+  m.def("is_worn", &is_worn, py::arg("prepared"), py::arg("num_codes"), py::arg("dim"));
+  m.def("visited_share", &visited_share, py::arg("x"), py::arg("codebook"), py::arg("num_codes"),
+        py::arg("metric"), py::arg("prepared"), py::arg("threads"));
+  m.def("force_pruning", &force_pruning, py::arg("choice"));
   m.def("prepare", &prepare, py::arg("codebook"), py::arg("num_codes"), py::arg("dim"),
-        py::arg("metric"), py::arg("out"), py::arg("threads"));
+        py::arg("metric"), py::arg("cells"), py::arg("out"), py::arg("threads"));
   m.def("nearest_code", &nearest_code, py::arg("x"), py::arg("codebook"), py::arg("num_codes"),
         py::arg("metric"), py::arg("prepared"), py::arg("indices"), py::arg("distances"),
         py::arg("threads"));

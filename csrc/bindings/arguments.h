@@ -46,6 +46,12 @@ inline int64_t check_codes(int64_t num_codes) {
   return num_codes;
 }
 
+inline int64_t check_cells(int64_t cells, int64_t num_codes) {
+  if (cells < 0 || cells > num_codes)
+    refuse("cells", "be in [0, " + std::to_string(num_codes) + "]", std::to_string(cells));
+  return cells;
+}
+
 inline int check_threads(int threads) {
   if (threads < 1) refuse("threads", "be positive", std::to_string(threads));
   return threads;

@@ -32,6 +32,31 @@
 // A code far out needs no score. Some code has |B| <= L, so the best is within |A| + L of a row,
 // and a code with |B| > (2 |A| + L) (1 + 2^-8) is beyond (|A| + L) (1 + 2^-8): its F is larger.
 // With L above the |B| of k codes, it is none of the k best.
+//
+// Cells of codes. Let m_g be the centre of cell g, any float32 values, and C_g >= |B -
+// m_g| for its codes. There the score is V = -|A - B|^2/2, found from a = A - m_g and B - m_g as
+// the score S is, less |a|^2/2; it cannot lose small distances beside large norms. With p = |a| +
+// C_g as computed, A - m_g is known within u (|A| + p), which moves V by at most p times that; the
+// products, sums and roundings are as above, with |a|^2 in C^2's place once more. So V is within
+//   p (beta p + 2 u |A|),  beta = (D + 16) u / (1 - (D + 16) u)
+// of what is computed, F's own rounding included.
+//
+// For cosine A = 2^q (x/|x| - mu) of a row rounded to float32 once more, which moves it by 2^q u.
+// Codes are of about unit length, and x.c/|x| orders them as V + 4^q |c|^2/2 does: V has the
+// further error `slack`, half of 4^q times the largest | |c|^2 - 1 |, and (D + 8) 2^-52 4^q for F's
+// rounding.
+//
+// And a cell may need no scores at all. Let m_j be another centre and d = |m_j - m_g|. The signed
+// distance of a point to the bisector of the two changes by no more than the point moves, so
+//   |A - B| >= margin + (|A - m_g|^2 - |A - m_j|^2) / (2 d),
+//   margin = min over B in g of (|B - m_j|^2 - |B - m_g|^2) / (2 d)
+//          = d/2 - max over B in g of (B - m_g).(m_j - m_g)/d.
+// With rho = (D + 16) u for the relative error of d and of the direction as computed, and alpha C_g
+// for the product, `cell_margin` is below it. The row's part comes from its scores with all
+// centres, s_g = A.m_g - |m_g|^2/2, as (s_j - s_g) / d. With R_g >= |m_g| and R_g <= R_j + d its
+// error is
+//   alpha (|z| (R_g + R_j) + R_g^2 + R_j^2) / d <= alpha (|z| + 2 d + (2 |z| R_j + 3 R_j^2) / d),
+// of which 2 alpha d is in the margin already. z = fl(A) moves either by u |A|.
 namespace vqk {
 
 // Where a screen's numbers live: A = scale (x - shift), B = scale (c - shift).
@@ -80,6 +105,67 @@ VQK_INLINE RowBound row_bound(double norm, double shift_norm, int64_t dim, Metri
 // codes have |B| <= `least`.
 VQK_INLINE double far_norm(double norm, double least) {
   return (2.0 * norm + least) * (1.0 + 0x1p-8) + 0x1p-100;
+}
+
+// Rows further out than this are not searched by cells: their squares would overflow.
+constexpr float most_norm_in_cells = 0x1p60f;
+
+struct CellBound {
+  float beta, drift;  // drift = 2 u |A|, and for cosine 2 u 2^q
+  float slack;
+};
+
+// norm: at least |A|, and for cosine 2^q more.
+VQK_INLINE CellBound cell_bound(double norm, float slack, int64_t dim) {
+  return {float(bound_slack * bound_alpha(dim + 8)), float(bound_slack * 0x1p-23 * norm), slack};
+}
+
+// unevenness: the largest | |c|^2 - 1 |. scale: 2^q.
+VQK_INLINE float cell_slack(Metric metric, double unevenness, double scale, int64_t dim) {
+  const double rounding = double(dim + 8) * 0x1p-52;
+  const double slack = bound_slack * scale * scale * (0.5 * unevenness + rounding);
+  return float(metric == Metric::cosine ? slack : 0.0) + 0x1p-120f;
+}
+
+// The error of V. near: at least |a|; reach: C_g.
+VQK_INLINE float cell_error(const CellBound& bound, float near, float reach) {
+  const float p = near + reach;
+  return p * (bound.beta * p + bound.drift) + bound.slack;
+}
+
+// rho: bounds the relative errors of 1/d and of directions.
+VQK_INLINE double inverse_error(int64_t dim) { return double(dim + 16) * 0x1p-24; }
+
+// Centres closer than this, squared, have no bisector that float32 can tell.
+constexpr float least_square_between = 0x1p-100f;
+
+// A lower bound of the margin.
+//   inverse: 1/d as computed
+//   most:    the largest (B - m_g).(m_j - m_g)/d as computed
+VQK_INLINE float cell_margin(float inverse, float most, float reach, int64_t dim) {
+  const double rho = inverse_error(dim), alpha = bound_alpha(dim);
+  const double half = 0.5 / double(inverse) * (1.0 - 2.0 * rho - 8.0 * alpha);
+  const double margin = half - most - (2.0 * alpha + 2.0 * rho) * reach;
+  return float(margin - 0x1p-22 * __builtin_fabs(margin) - 0x1p-120);
+}
+
+// A row's part, from scores: cell g holds nothing that near if
+//   margin + (own - s_g) * inverse > within
+// in float32, where inverse = (1 - rho) / d and s_j >= s_g.
+struct RowMargin {
+  float own;     // s_j less the errors that grow with 1/d
+  float within;  // the smallest distance known, and the other errors
+};
+
+// best: a lower bound of V of some code. reach: R_j.
+VQK_INLINE RowMargin row_margin(const RowBound& bound, const CellBound& cell, float best,
+                                float score, float reach) {
+  const double square = 2.0 * (double(cell.slack) - best);
+  const double distance = square > 0.0 ? __builtin_sqrt(square) : 0.0;
+  const double slope = bound.slope, far = reach;
+  const double lean = (1.0 + 0x1p-8) * (2.0 * slope * far + 3.0 * double(cell.beta) * far * far);
+  const double within = (distance + cell.drift + 2.0 * slope) * (1.0 + 0x1p-18) + 0x1p-100;
+  return {float(double(score) - lean), float(within)};
 }
 
 }  // namespace vqk

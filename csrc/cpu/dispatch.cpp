@@ -6,6 +6,7 @@
 #include "kernels.h"
 #include "parallel.h"
 #include "vqk/isa.h"
+#include "vqk/pruning.h"
 
 namespace vqk {
 namespace {
@@ -34,6 +35,7 @@ const Level levels[] = {
 };
 
 std::atomic<const Level*> active_level{nullptr};
+std::atomic<Pruning> pruning_choice{Pruning::automatic};
 
 const Level* find(const std::string& name) {
   std::string known;
@@ -86,11 +88,26 @@ const char* isa() { return active().name; }
 
 void force_isa(const char* name) { active_level.store(find(name), std::memory_order_release); }
 
+Pruning pruning() { return pruning_choice.load(std::memory_order_relaxed); }
+
+void force_pruning(Pruning choice) { pruning_choice.store(choice, std::memory_order_relaxed); }
+
 void nearest_code(const NearestCode& args) { run(&Kernels::nearest_code, args); }
 void nearest_codes(const NearestCodes& args) { run(&Kernels::nearest_codes, args); }
 void prepare(const Prepare& args) { run(&Kernels::prepare, args); }
-int64_t prepared_bytes(int64_t num_codes, int64_t dim) {
-  return active().kernels->prepared_bytes(num_codes, dim);
+double visited_share(const NearestCode& args) { return run(&Kernels::visited_share, args); }
+int64_t prepared_bytes(int64_t num_codes, int64_t dim, int64_t cells) {
+  return active().kernels->prepared_bytes(num_codes, dim, cells);
+}
+void partition(const Prepare& args) { run(&Kernels::partition, args); }
+int64_t partition_bytes(int64_t dim, int64_t cells) {
+  return active().kernels->partition_bytes(dim, cells);
+}
+int64_t suitable_cells(int64_t num_codes, int64_t dim) {
+  return active().kernels->suitable_cells(num_codes, dim);
+}
+bool is_worn(const Prepared& prepared, int64_t num_codes, int64_t dim) {
+  return active().kernels->is_worn(prepared, num_codes, dim);
 }
 int64_t lookup(const Lookup& args) { return run(&Kernels::lookup, args); }
 int64_t code_sums(const CodeSums& args) { return run(&Kernels::code_sums, args); }

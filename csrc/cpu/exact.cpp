@@ -123,6 +123,15 @@ VQK_INLINE void score_pairs(Metric metric, int64_t dim, const float* const* rows
 
 }  // namespace
 
+double exact_score(Metric metric, int64_t dim, const float* row, const float* code) {
+  double sum = 0.0;
+  for (int64_t i = 0; i < dim; ++i) {
+    const double value = row[i], difference = value - double(code[i]);
+    sum += metric == Metric::l2 ? difference * difference : value * double(code[i]);
+  }
+  return metric == Metric::l2 ? 0.0 - sum : sum;
+}
+
 void exact_distances(Metric metric, int64_t dim, const float* x, const float* codebook,
                      const int64_t* rows, int64_t count, const int64_t* indices, float* distances) {
   for (int64_t first = 0; first < count; first += pair_block) {

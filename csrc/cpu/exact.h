@@ -39,6 +39,9 @@ int best_of_eight(Metric metric, int64_t dim, const double* row, const float* co
 // doubt. The other arguments are as in best_of_eight; l2 only.
 int certain_of_eight(int64_t dim, const float* row, const float* codes);
 
+// The signed score of one row, (D,), with one code.
+double exact_score(Metric metric, int64_t dim, const float* row, const float* code);
+
 // distances[r] = F of row r of x, (.., padded(D)), and code indices[r], for the `count` numbers r
 // in `rows`.
 void exact_distances(Metric metric, int64_t dim, const float* x, const float* codebook,

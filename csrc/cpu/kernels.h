@@ -24,8 +24,13 @@ namespace vqk {
 struct Kernels {
   void (*nearest_code)(const NearestCode&);
   void (*nearest_codes)(const NearestCodes&);
-  int64_t (*prepared_bytes)(int64_t num_codes, int64_t dim);
+  double (*visited_share)(const NearestCode&);
+  int64_t (*prepared_bytes)(int64_t num_codes, int64_t dim, int64_t cells);
   void (*prepare)(const Prepare&);
+  int64_t (*partition_bytes)(int64_t dim, int64_t cells);
+  void (*partition)(const Prepare&);
+  int64_t (*suitable_cells)(int64_t num_codes, int64_t dim);
+  bool (*is_worn)(const Prepared&, int64_t num_codes, int64_t dim);
   int64_t (*lookup)(const Lookup&);
   int64_t (*code_sums)(const CodeSums&);
   void (*vq_forward)(const VqForward&);
@@ -58,8 +63,13 @@ extern const Kernels kernels;
 namespace VQK_LEVEL {
 void nearest_code(const NearestCode& args);
 void nearest_codes(const NearestCodes& args);
-int64_t prepared_bytes(int64_t num_codes, int64_t dim);
+double visited_share(const NearestCode& args);
+int64_t prepared_bytes(int64_t num_codes, int64_t dim, int64_t cells);
 void prepare(const Prepare& args);
+int64_t partition_bytes(int64_t dim, int64_t cells);
+void partition(const Prepare& args);
+int64_t suitable_cells(int64_t num_codes, int64_t dim);
+bool is_worn(const Prepared& prepared, int64_t num_codes, int64_t dim);
 int64_t lookup(const Lookup& args);
 int64_t code_sums(const CodeSums& args);
 void vq_forward(const VqForward& args);

@@ -11,8 +11,9 @@ namespace vqk::VQK_LEVEL {
 void nearest_code(const NearestCode& args) {
   const int64_t dim = args.x.dim, num_rows = args.x.count;
   if (num_rows == 0) return;
+  const RowSample sample(args.x, args.threads);
   const Search search(args.codebook, args.num_codes, dim, args.metric, args.prepared, num_rows,
-                      args.threads);
+                      sample, args.threads);
   const int64_t block = search.block_rows();
   const int64_t tile_floats = block * padded(dim);
   const int64_t scratch_floats = search.scratch_floats();
@@ -27,6 +28,13 @@ void nearest_code(const NearestCode& args) {
     search.assign(tile, count, scratch, args.indices + first,
                   args.distances == nullptr ? nullptr : args.distances + first, nullptr);
   });
+}
+
+double visited_share(const NearestCode& args) {
+  const RowSample sample(args.x, args.threads);
+  return Search(args.codebook, args.num_codes, args.x.dim, args.metric, args.prepared, args.x.count,
+                sample, args.threads)
+      .visited_share();
 }
 
 }  // namespace vqk::VQK_LEVEL

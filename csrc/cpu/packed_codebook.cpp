@@ -5,7 +5,7 @@
 #include "bound.h"
 #include "codebook_survey.h"
 #include "distinct_codes.h"
-#include "double8.h"
+#include "frame_code.h"
 #include "parallel.h"
 #include "row_tiles.h"
 
@@ -24,26 +24,6 @@ int64_t choose_band_panels(int64_t num_codes, int64_t dim) {
 }
 
 int64_t divided_up(int64_t value, int64_t unit) { return (value + unit - 1) / unit; }
-
-// Writes b of one code to `row`, (padded(D),), and returns |b|; `half_square` is |B|^2/2.
-double scaled_code(const Frame& frame, const float* code, float* row, float* half_square) {
-  const int64_t width = padded(frame.dim);
-  alignas(32) float tail[8] = {};
-  const Double8 scale = splat(frame.scale);
-  Double8 square{}, rounded_square{};
-  for (int64_t i = 0; i < width; i += 8) {
-    const int64_t left = frame.dim - i;
-    if (left < 8) std::memcpy(tail, code + i, size_t(left) * sizeof(float));
-    const Double8 value =
-        ((left < 8 ? widen(tail) : widen_unaligned(code + i)) - load(frame.shift + i)) * scale;
-    narrow(value, row + i);
-    const Double8 rounded = widen(row + i);
-    square = square + value * value;
-    rounded_square = rounded_square + rounded * rounded;
-  }
-  *half_square = float(0.5 * sum_lanes(square));
-  return __builtin_sqrt(sum_lanes(rounded_square));
-}
 
 }  // namespace
 
@@ -189,7 +169,7 @@ void PackedCodebook::pack_band(const float* codebook, int64_t band, float* rows)
         continue;
       }
       float half_square;
-      const double norm = scaled_code(frame, codebook + ids[position] * dim, row, &half_square);
+      const double norm = frame_code(frame, codebook + ids[position] * dim, row, &half_square);
       panel[j] = metric == Metric::l2 ? -half_square : 0.0f;
       largest[j] = norm > largest[j] ? norm : largest[j];
       smallest = norm < smallest ? norm : smallest;

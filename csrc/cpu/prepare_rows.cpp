@@ -67,13 +67,16 @@ void prepare_rows(const Frame& frame, const float* x, int64_t count, int64_t til
       const int64_t row = first + r < count ? first + r : count - 1;
       plans[row] = prepare_row(frame, x + row * width, rows + r * width);
     }
-    float* out = z + first * dim;
-    for (int64_t r = 0; r < tile; r += interleaved_rows)
-      for (int64_t i = 0; i < dim; ++i)
-#pragma GCC unroll 16
-        for (int j = 0; j < interleaved_rows; ++j)
-          out[i * tile + r + j] = rows[(r + j) * width + i];
+    interleave_rows(rows, dim, tile, z + first * dim);
   }
+}
+
+void interleave_rows(const float* rows, int64_t dim, int64_t tile, float* z) {
+  const int64_t width = padded(dim);
+  for (int64_t r = 0; r < tile; r += interleaved_rows)
+    for (int64_t i = 0; i < dim; ++i)
+#pragma GCC unroll 16
+      for (int j = 0; j < interleaved_rows; ++j) z[i * tile + r + j] = rows[(r + j) * width + i];
 }
 
 }  // namespace vqk::VQK_LEVEL

@@ -27,4 +27,7 @@ struct RowPlan {
 void prepare_rows(const Frame& frame, const float* x, int64_t count, int64_t tile, float* rows,
                   float* z, RowPlan* plans);
 
+// Turns `tile` rows, (tile, padded(D)), into z, (D, tile).
+void interleave_rows(const float* rows, int64_t dim, int64_t tile, float* z);
+
 }  // namespace vqk::VQK_LEVEL

@@ -17,18 +17,35 @@ namespace {
 // second-level cache for all of them but the first.
 constexpr int64_t most_search_blocks = 4;
 
+// Takes a sample's rows, (count, padded(D)), to the next level.
+void subtract_codes(const Search& search, const float* codes, int64_t dim,
+                    const RowSample& sample) {
+  const int64_t width = padded(dim), block = search.block_rows();
+  const Buffer<float> scratch(search.scratch_floats());
+  const Buffer<int64_t> indices(sample.count);
+  for (int64_t first = 0; first < sample.count; first += block)
+    search.assign(sample.tile.data() + first * width,
+                  sample.count - first < block ? sample.count - first : block, scratch.data(),
+                  indices.data() + first, nullptr, nullptr);
+  for (int64_t r = 0; r < sample.count; ++r)
+    for (int64_t i = 0; i < dim; ++i) sample.tile[r * width + i] -= codes[indices[r] * dim + i];
+}
+
 // The search of every level; one alone when they share their codes.
 class Searches {
  public:
   explicit Searches(const Residual& args)
       : count_(0), searches_(args.shared ? 1 : args.levels), block_rows_(0), scratch_floats_(0) {
-    const int64_t wanted = args.shared ? 1 : args.levels;
+    const int64_t wanted = args.shared ? 1 : args.levels, dim = args.x.dim;
+    const RowSample sample(args.x, args.threads);
     for (; count_ < wanted; ++count_) {
-      const Search* search = new Search(
-          args.codebooks + count_ * args.num_codes * args.x.dim, args.num_codes, args.x.dim,
-          Metric::l2, args.prepared != nullptr ? args.prepared[count_] : Prepared{nullptr, 0},
-          args.x.count, args.threads);
+      const float* codes = args.codebooks + count_ * args.num_codes * dim;
+      const Search* search =
+          new Search(codes, args.num_codes, dim, Metric::l2,
+                     args.prepared != nullptr ? args.prepared[count_] : Prepared{nullptr, 0},
+                     args.x.count, sample, args.threads);
       searches_[count_] = search;
+      if (count_ + 1 < wanted) subtract_codes(*search, codes, dim, sample);
       const int64_t rows = search->block_rows(), floats = search->scratch_floats();
       if (rows > block_rows_) block_rows_ = rows;
       if (floats > scratch_floats_) scratch_floats_ = floats;

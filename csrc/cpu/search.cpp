@@ -1,52 +1,64 @@
 #include "search.h"
 
+#include "cell_choice.h"
 #include "memory.h"
 #include "packed_search.h"
 #include "parallel.h"
+#include "prepared_block.h"
 #include "row_tiles.h"
 #include "streamed_search.h"
 
 namespace vqk::VQK_LEVEL {
 
 Search::Search(const float* codebook, int64_t num_codes, int64_t dim, Metric metric,
-               const Prepared& prepared, int64_t num_rows, int threads)
+               const Prepared& prepared, int64_t num_rows, const RowSample& sample, int threads)
     : codebook_(codebook),
       num_codes_(num_codes),
       dim_(dim),
       metric_(metric),
       num_rows_(num_rows),
       threads_(threads),
+      opened_(new OpenedBlock(prepared, codebook, num_codes, dim, metric, threads)),
+      cells_(new CellChoice(codebook, num_codes, dim, *opened_, num_rows, sample, threads)),
       packed_(nullptr),
       streamed_(nullptr) {
-  PackedCodebook opened(num_codes, dim, metric, const_cast<void*>(prepared.data));
-  const bool usable = prepared.data != nullptr && prepared.bytes == opened.bytes_kept &&
-                      opened.open(codebook, threads);
-  if (!usable && num_rows <= StreamedSearch::most_rows) {
+  if (cells_->search() != nullptr) return;
+  if (!opened_->fresh && num_rows <= StreamedSearch::most_rows) {
     streamed_ = new StreamedSearch(codebook, num_codes, dim, metric, num_rows, threads);
     if (streamed_->usable()) return;
     delete streamed_;
     streamed_ = nullptr;
   }
-  packed_ = new PackedSearch(codebook, num_codes, dim, metric, usable ? &opened : nullptr, num_rows,
-                             threads);
+  packed_ = new PackedSearch(codebook, num_codes, dim, metric,
+                             opened_->fresh ? &opened_->packed : nullptr, num_rows, threads);
 }
 
 Search::~Search() {
   delete packed_;
   delete streamed_;
+  delete cells_;
+  delete opened_;
 }
 
 int64_t Search::block_rows() const {
+  if (cells_->search() != nullptr) return cells_->search()->block_rows();
   return packed_ != nullptr ? packed_->block_rows() : num_rows_;
 }
 
 int64_t Search::scratch_floats() const {
+  if (cells_->search() != nullptr) return cells_->search()->scratch_floats();
   return packed_ != nullptr ? packed_->scratch_floats() : 0;
+}
+
+double Search::visited_share() const {
+  return cells_->search() != nullptr ? cells_->share() : -1.0;
 }
 
 void Search::assign(const float* tile, int64_t count, float* scratch, int64_t* indices,
                     float* distances, uint8_t* finite) const {
-  if (packed_ != nullptr)
+  if (cells_->search() != nullptr)
+    cells_->search()->assign(tile, count, scratch, indices, distances, finite);
+  else if (packed_ != nullptr)
     packed_->assign(tile, count, scratch, indices, distances, finite);
   else
     assign_streamed(tile, count, indices, distances, finite);

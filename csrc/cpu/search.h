@@ -2,20 +2,24 @@
 
 #include <cstdint>
 
+#include "row_sample.h"
 #include "vqk/metric.h"
 #include "vqk/prepare.h"
 
 namespace vqk::VQK_LEVEL {
 
+class CellChoice;
 class PackedSearch;
 class StreamedSearch;
+struct OpenedBlock;
 
-// Nearest codes of blocks of rows, by the search that suits their number.
+// Nearest codes of blocks of rows, by the search that suits them.
 class Search {
  public:
-  // codebook: (K, D), kept by reference. num_rows: N, of all calls of assign together.
+  // codebook: (K, D), kept by reference. num_rows: N, of all calls of assign together, of which
+  // `sample` has some.
   Search(const float* codebook, int64_t num_codes, int64_t dim, Metric metric,
-         const Prepared& prepared, int64_t num_rows, int threads);
+         const Prepared& prepared, int64_t num_rows, const RowSample& sample, int threads);
   ~Search();
   Search(const Search&) = delete;
   Search& operator=(const Search&) = delete;
@@ -34,6 +38,9 @@ class Search {
   void assign(const float* tile, int64_t count, float* scratch, int64_t* indices, float* distances,
               uint8_t* finite) const;
 
+  // The share of the codes that the sample had to look at; negative if all codes are looked at.
+  double visited_share() const;
+
  private:
   void assign_streamed(const float* tile, int64_t count, int64_t* indices, float* distances,
                        uint8_t* finite) const;
@@ -43,7 +50,10 @@ class Search {
   Metric metric_;
   int64_t num_rows_;
   int threads_;
-  PackedSearch* packed_;      // one of the two
+  OpenedBlock* opened_;
+  CellChoice* cells_;
+  // One of the two unless `cells_` has a search.
+  PackedSearch* packed_;
   StreamedSearch* streamed_;  // its only block is all rows, and it shares its work out itself
 };
 

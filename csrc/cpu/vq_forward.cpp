@@ -160,8 +160,9 @@ void vq_forward(const VqForward& args) {
   if (num_rows > 0 && args.given != nullptr) {
     process_rows(args, nullptr, results);
   } else if (num_rows > 0) {
+    const RowSample sample(args.x, args.threads);
     const Search search(args.codebook, args.num_codes, dim, args.metric, args.prepared, num_rows,
-                        args.threads);
+                        sample, args.threads);
     process_rows(args, &search, results);
   }
   *args.mse = mean_error(results.errors, args.mask, num_rows, dim);

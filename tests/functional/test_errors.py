@@ -203,4 +203,8 @@ def test_the_extension_itself_refuses_what_would_read_out_of_bounds() -> None:
         with pytest.raises(ValueError, match="must"):
             core.Rows(X.data_ptr(), *arguments)
     with pytest.raises(ValueError, match="out must be aligned to 64 bytes"):
-        core.prepare(CODES.data_ptr(), 11, 6, 0, 8, 1)
+        core.prepare(CODES.data_ptr(), 11, 6, 0, 0, 8, 1)
+    with pytest.raises(ValueError, match=r"cells must be in \[0, 11\], got 12"):
+        core.prepare(CODES.data_ptr(), 11, 6, 0, 12, 0, 1)
+    with pytest.raises(ValueError, match="choice must be auto, never or always, got maybe"):
+        core.force_pruning("maybe")

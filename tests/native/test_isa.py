@@ -16,7 +16,7 @@ from backends import isa_levels, native_core
 from torch import Tensor
 
 NO_PREPARED = (0, 0)
-WAYS = ("streamed", "packed", "prepared")
+WAYS = ("streamed", "packed", "prepared", "cells", "prepared cells")
 PACKS_FROM = 512  # rows; with fewer the codes stream by unpacked
 pytestmark = pytest.mark.skipif(native_core() is None, reason="native is not built")
 
@@ -40,11 +40,11 @@ def rows(core: ModuleType, x: Tensor) -> object:
     return core.Rows(x.data_ptr(), dtype, x.shape, x.stride(), 1)
 
 
-def prepared(core: ModuleType, codes: Tensor, metric: str, threads: int) -> Tensor:
+def prepared(core: ModuleType, codes: Tensor, metric: str, threads: int, cells: int) -> Tensor:
     k, d = codes.shape
-    block = torch.full((core.prepared_bytes(k, d),), 255, dtype=torch.uint8)
+    block = torch.full((core.prepared_bytes(k, d, cells),), 255, dtype=torch.uint8)
     number = cases.METRICS.index(metric)
-    core.prepare(codes.data_ptr(), k, d, number, block.data_ptr(), threads)
+    core.prepare(codes.data_ptr(), k, d, number, cells, block.data_ptr(), threads)
     return block
 
 
@@ -75,8 +75,17 @@ def nearest_by(
     way: str, core: ModuleType, x: Tensor, codes: Tensor, metric: str, threads: int
 ) -> tuple[Tensor, Tensor]:
     """The search by the path that ``way`` names, whatever the number of rows."""
+    block = None
+    if way.startswith("prepared"):
+        cells = min(len(codes), 17) if way.endswith("cells") else 0
+        block = prepared(core, codes, metric, threads, cells)
+    if way.endswith("cells"):
+        core.force_pruning("always")
+        try:
+            return nearest(core, x, codes, metric, threads, block)
+        finally:
+            core.force_pruning("auto")
     if way == "prepared":
-        block = prepared(core, codes, metric, threads)
         return nearest(core, x, codes, metric, threads, block)
     if way == "streamed":
         assert len(x) < PACKS_FROM

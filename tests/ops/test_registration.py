@@ -45,6 +45,7 @@ BOOK_INDICES = INDICES[:, None].expand(24, 3).contiguous()
 IMAGE_BOOK_INDICES = BOOK_INDICES.reshape(2, 3, 4, 3)
 _SOFT = (X, CODES, MASK, LOGSUMEXP, LOGSUMEXP, 1.0)
 _NOTHING = torch.empty(0)
+LARGE = torch.rand(1024, 8, generator=cases.generator(51))  # enough codes for cells
 ALONE = "0"  # what torch names the default process group
 _ADVANCE = (0.9, 1e-5, 1, "l2", 1.0, 9, 1)
 _MARKS = (COUNTS.clone(), ZERO.clone(), COUNTS % 2)
@@ -58,7 +59,13 @@ ARGUMENTS: dict[str, list[tuple[Any, ...]]] = {
         (torch.ones(24, 2).double(), None, BITS.half(), None, 4.0, 1e-5),
     ],
     "bit_codes": [(INDICES, 4, 1.0, 1), (IMAGE_INDICES, 62, 0.5, 1)],
-    "prepare": [(CODES, "l2", None), (CODES.half(), "cosine", "reference")],
+    "partition": [(LARGE, None), (LARGE, "reference"), (CODES, None)],
+    "prepare": [
+        (CODES, "l2", None, None),
+        (CODES, "l2", None, 3),
+        (LARGE, "l2", None, None),
+        (CODES.half(), "cosine", "reference", None),
+    ],
     "nearest_code": [
         (X, CODES, None, "l2", 1, None),
         (IMAGE, CODES.half(), [CODES], "cosine", 1, "reference"),

@@ -10,12 +10,13 @@ import torch
 from backends import interpreted
 from torch import Tensor
 
+import vqkernels as vq
 from vqkernels import ops
 
 triton = pytest.importorskip("triton")
 import triton.language as tl  # noqa: E402, F401 (the interpreter looks for the name)
 
-from vqkernels.backends.triton import near_groups, prepare, pruned  # noqa: E402
+from vqkernels.backends.triton import near_cells, prepare, pruned  # noqa: E402
 from vqkernels.backends.triton import nearest_code as search  # noqa: E402
 
 pytestmark = [] if interpreted() else [pytest.mark.gpu]
@@ -39,8 +40,8 @@ _NAMES = _HARD if interpreted() else tuple(cases.SEARCH)
 _ROWS, _CODES, _CHANNELS = (6, 45, 8) if interpreted() else (300, 5000, 64)
 
 
-def _prepared(codebook: Tensor, groups: int) -> list[Tensor]:
-    parts: list[Tensor] = ops.prepare(codebook.to(_DEVICE), "l2", "triton", groups)
+def _prepared(codebook: Tensor, cells: int) -> list[Tensor]:
+    parts: list[Tensor] = ops.prepare(codebook.to(_DEVICE), "l2", "triton", cells)
     return parts
 
 
@@ -90,7 +91,7 @@ def test_any_layout_and_dtype_equal_the_oracle_in_blocks_of_rows(
     assert left == [0]
 
 
-def _one_group(codes: Tensor, count: int) -> tuple[Tensor, Tensor]:
+def _one_cell(codes: Tensor, count: int) -> tuple[Tensor, Tensor]:
     return codes[:count], torch.zeros(len(codes), dtype=torch.int64)
 
 
@@ -106,7 +107,7 @@ def _coincident(codes: Tensor, count: int) -> tuple[Tensor, Tensor]:
     return codes[:1] + steps.double(), torch.arange(len(codes)) % count
 
 
-@pytest.mark.parametrize("partition", [_one_group, _at_random, _coincident])
+@pytest.mark.parametrize("partition", [_one_cell, _at_random, _coincident])
 def test_any_partition_is_exact(
     partition: object, left: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -120,7 +121,7 @@ def test_any_partition_is_exact(
 
 
 @pytest.mark.parametrize("few", [1, 32], ids=["scanned", "screened"])
-def test_rows_with_too_many_groups_are_left_to_the_dense_search(
+def test_rows_with_too_many_cells_are_left_to_the_dense_search(
     few: int, left: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(search, "_FEW", few)
@@ -130,7 +131,7 @@ def test_rows_with_too_many_groups_are_left_to_the_dense_search(
 
 
 @pytest.mark.parametrize("element", [0, -1])
-def test_groups_of_another_codebook_are_not_used(element: int, left: list[int]) -> None:
+def test_cells_of_another_codebook_are_not_used(element: int, left: list[int]) -> None:
     x, codebook = cases.gaussian(6, 24, 5)
     parts = _prepared(codebook, 4)
     codebook.view(-1)[element] += 100.0
@@ -147,17 +148,17 @@ def test_a_block_of_another_origin_is_not_used(left: list[int]) -> None:
     assert left == [6]
 
 
-def test_a_row_among_groups_that_lie_apart_looks_at_its_own_alone(
+def test_a_row_among_cells_that_lie_apart_looks_at_its_own_alone(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     counts: list[Tensor] = []
 
     def spy(*arguments: object) -> tuple[Tensor, Tensor]:
-        found = near_groups.groups_in_reach(*arguments)
+        found = near_cells.cells_in_reach(*arguments)
         counts.append(found[1])
         return found
 
-    monkeypatch.setattr(pruned, "groups_in_reach", spy)
+    monkeypatch.setattr(pruned, "cells_in_reach", spy)
     spread, _ = cases.gaussian(70, 1, 4)
     points = 0.1 * spread + 10 * torch.eye(4)[torch.arange(70) % 4]
     assert _wrong_rows(points[60:], points[:60], _prepared(points[:60], 4)) == []
@@ -172,13 +173,29 @@ def _careless(margin, inverse, square, home_square, reached, dim):
 @_interpreted_only
 def test_without_the_rounding_term_rows_are_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
     """Or the tests above would say nothing about it."""
-    monkeypatch.setattr(near_groups, "out_of_reach", _careless)
+    monkeypatch.setattr(near_cells, "out_of_reach", _careless)
     x, codebook = cases.gaussian(16, 40, 4)
     x, codebook = x * 30, 5 + codebook * 1e-6
     assert _wrong_rows(x, codebook, _prepared(codebook, 8)) != []
 
 
-def test_steps_use_the_groups(left: list[int]) -> None:
+def test_only_what_was_prepared_with_cells_is_pruned(left: list[int]) -> None:
+    x, codebook = (value.to(_DEVICE) for value in cases.gaussian(6, 24, 5))
+    expected = vq.nearest_code(x, codebook, backend="reference")
+    assert vq.prepare(codebook, backend="triton").parts == []
+    assert vq.prepare(codebook, backend="triton", cells=0).parts == []
+    prepared = vq.prepare(codebook, backend="triton", cells=4)
+    found = vq.nearest_code(x, prepared, backend="triton")
+    assert left == [0]
+    assert torch.equal(found.indices, expected.indices)
+
+
+def test_the_op_passes_opcheck() -> None:
+    _, codebook = cases.batch()
+    torch.library.opcheck(ops.prepare, (codebook.to(_DEVICE), "l2", "triton", 4))
+
+
+def test_steps_use_the_cells(left: list[int]) -> None:
     x, codebook = (value.to(_DEVICE) for value in cases.gaussian(6, 24, 5))
     books = torch.stack([codebook, codebook / 2])
     parts = _prepared(books[0], 4) + _prepared(books[1], 4)

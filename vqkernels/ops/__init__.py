@@ -15,11 +15,12 @@ from vqkernels.ops.gather_rows import gather_rows
 from vqkernels.ops.index_gradient import IndexGradient
 from vqkernels.ops.kmeans_step import kmeans_finish_, kmeans_start_, kmeans_step_
 from vqkernels.ops.lookup import Lookup, lookup, lookup_backward
-from vqkernels.ops.nearest_code import nearest_code
+from vqkernels.ops.nearest_code import nearest_code, visited_share
 from vqkernels.ops.nearest_codes import nearest_codes
 from vqkernels.ops.nearest_shard import nearest_shard
 from vqkernels.ops.normalize_codes import NormalizeCodes, normalize_codes
 from vqkernels.ops.observe import observe_
+from vqkernels.ops.partition import is_worn, partition
 from vqkernels.ops.prepare import prepare
 from vqkernels.ops.replicate import replicate_
 from vqkernels.ops.residual import residual
@@ -65,6 +66,7 @@ __all__ = [
     "fsq_backward",
     "fsq_lookup",
     "gather_rows",
+    "is_worn",
     "kmeans_finish_",
     "kmeans_start_",
     "kmeans_step_",
@@ -75,6 +77,7 @@ __all__ = [
     "nearest_shard",
     "normalize_codes",
     "observe_",
+    "partition",
     "prepare",
     "register_owner",
     "replicate_",
@@ -90,6 +93,7 @@ __all__ = [
     "soft_lookup",
     "soft_lookup_backward",
     "tick_",
+    "visited_share",
     "vq_assigned",
     "vq_backward",
     "vq_forward",

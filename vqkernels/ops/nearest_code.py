@@ -9,6 +9,7 @@ from vqkernels._layout import row_shape
 from vqkernels.backends import native, reference
 from vqkernels.ops._library import define
 from vqkernels.ops.dispatch import choose, triton_launcher
+from vqkernels.ops.normalize_codes import normalize_codes
 
 
 def search(
@@ -59,3 +60,19 @@ nearest_code = define(
     _impl,
     _fake,
 )
+
+
+def visited_share(
+    x: Tensor,
+    codebook: Tensor,
+    prepared: list[Tensor] | None,
+    metric: str,
+    channel_dim: int,
+    backend: str | None,
+) -> float | None:
+    """The share of the codes that the search looks at; None for all, or where x does not fit."""
+    fits = -x.ndim <= channel_dim < x.ndim and x.shape[channel_dim] == codebook.shape[1]
+    if not (fits and x.is_cpu and choose("nearest_code", x, codebook, backend) == "native"):
+        return None
+    codes = normalize_codes(codebook)[0] if metric == "cosine" else codebook
+    return native.visited_share(x.detach(), codes.detach(), prepared, metric, channel_dim % x.ndim)

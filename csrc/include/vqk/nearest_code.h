@@ -26,4 +26,8 @@ struct NearestCode {
 
 void nearest_code(const NearestCode& args);
 
+// The share of the codes that nearest_code would look at for some rows of such a call; negative if
+// it looks at all of them. The results are left alone.
+double visited_share(const NearestCode& args);
+
 }  // namespace vqk

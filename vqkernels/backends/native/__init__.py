@@ -15,7 +15,15 @@ from vqkernels.backends.native.nearest_code import nearest_code
 from vqkernels.backends.native.nearest_codes import nearest_codes
 from vqkernels.backends.native.normalize_codes import normalize_codes
 from vqkernels.backends.native.observe import observe
-from vqkernels.backends.native.prepare import prepare, prepared_bytes
+from vqkernels.backends.native.prepare import (
+    is_worn,
+    partition,
+    partition_bytes,
+    prepare,
+    prepared_bytes,
+    suitable_cells,
+    visited_share,
+)
 from vqkernels.backends.native.residual import residual
 from vqkernels.backends.native.residual_backward import residual_backward
 from vqkernels.backends.native.sample_codes import sample_codes
@@ -34,12 +42,15 @@ __all__ = [
     "fsq",
     "fsq_backward",
     "fsq_lookup",
+    "is_worn",
     "lookup",
     "missing",
     "nearest_code",
     "nearest_codes",
     "normalize_codes",
     "observe",
+    "partition",
+    "partition_bytes",
     "prepare",
     "prepared_bytes",
     "residual",
@@ -48,6 +59,8 @@ __all__ = [
     "sample_rows",
     "soft_assign",
     "soft_assign_backward",
+    "suitable_cells",
+    "visited_share",
     "vq_assigned",
     "vq_backward",
     "vq_forward",

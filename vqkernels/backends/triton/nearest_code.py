@@ -13,8 +13,8 @@ from torch import Tensor
 
 from vqkernels._layout import row_shape
 from vqkernels.backends.triton import bound
+from vqkernels.backends.triton.cells import cells_of
 from vqkernels.backends.triton.certify import certify
-from vqkernels.backends.triton.groups import groups_of
 from vqkernels.backends.triton.hardware import Hardware, hardware
 from vqkernels.backends.triton.pack import Packed, pack
 from vqkernels.backends.triton.plan import Plan, plan
@@ -49,20 +49,20 @@ def nearest_code(
     codebook = codebook.contiguous()
     arguments = (x, codebook, metric, channel_dim, found)
     *counters, count = torch.zeros(3, dtype=torch.int32, device=x.device).unbind()
-    groups = groups_of(prepared, codebook, metric)
+    cells = cells_of(prepared, codebook, metric)
     if dim > bound.MAX_DIM:
         left = every_row(count, num_rows)
         exponent = torch.zeros(1, device=x.device)
-    elif groups is None:
+    elif cells is None:
         left = no_rows(count, num_rows)
         exponent = _dense(*arguments, left, counters).scalars
     else:
         left = no_rows(count, num_rows)
-        pruned(x, codebook, groups, channel_dim, found, left)
+        pruned(x, codebook, cells, channel_dim, found, left)
         many = left.count > num_rows // _FEW
         left.count.masked_fill_(many, 0)
         _dense(*arguments, left, counters, wanted=many.to(torch.int32))
-        exponent = groups.exponent
+        exponent = cells.exponent
     programs = 2 * hardware(x.device).processors
     scan(x, codebook, exponent, left, metric, channel_dim, found, programs)
     return found

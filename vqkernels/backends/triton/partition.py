@@ -14,14 +14,14 @@ def distances(vectors: Tensor, centres: Tensor) -> Tensor:
     return torch.cdist(vectors, centres, compute_mode="donot_use_mm_for_euclid_dist")
 
 
-def blocks(num_codes: int, num_groups: int) -> list[slice]:
+def blocks(num_codes: int, num_cells: int) -> list[slice]:
     """Codes whose pairs with all centres fit into memory."""
-    step = max(1, _PAIRS // num_groups)
+    step = max(1, _PAIRS // num_cells)
     return [slice(start, start + step) for start in range(0, num_codes, step)]
 
 
-def partition(codes: Tensor, finite: Tensor, num_groups: int) -> tuple[Tensor, Tensor]:
-    """Centres (G, D) and the group of every code (K,), G for one that is not finite.
+def partition(codes: Tensor, finite: Tensor, num_cells: int) -> tuple[Tensor, Tensor]:
+    """Centres (G, D) and the cell of every code (K,), G for one that is not finite.
 
     Args:
         codes: (K, D) float64, zeros where not finite.
@@ -29,11 +29,11 @@ def partition(codes: Tensor, finite: Tensor, num_groups: int) -> tuple[Tensor, T
     """
     k, dim = codes.shape
     order = torch.randperm(k, generator=torch.Generator().manual_seed(0))
-    centres = codes[order[:num_groups].to(codes.device)]
+    centres = codes[order[:num_cells].to(codes.device)]
     for _ in range(_ITERATIONS):
-        group = _nearest(codes, finite, centres)
-        counts = torch.bincount(group, minlength=num_groups + 1)[:num_groups, None]
-        sums = codes.new_zeros(num_groups + 1, dim).index_add_(0, group, codes)[:num_groups]
+        cell = _nearest(codes, finite, centres)
+        counts = torch.bincount(cell, minlength=num_cells + 1)[:num_cells, None]
+        sums = codes.new_zeros(num_cells + 1, dim).index_add_(0, cell, codes)[:num_cells]
         centres = torch.where(counts > 0, sums / counts.clamp(min=1), centres)
     return centres, _nearest(codes, finite, centres)
 

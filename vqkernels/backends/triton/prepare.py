@@ -1,4 +1,4 @@
-"""prepare in Triton: the groups of the pruned search, where they are asked for.
+"""prepare in Triton: the cells of the pruned search, where they are asked for.
 
 Torch's ops in float64, once per codebook: nothing here is worth a kernel.
 """
@@ -8,12 +8,12 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from vqkernels.backends.triton.group_bound import code_margins, inverse_distances
-from vqkernels.backends.triton.groups import MAGIC, block_shape, views
+from vqkernels.backends.triton.cell_bound import code_margins, inverse_distances
+from vqkernels.backends.triton.cells import MAGIC, block_shape, views
 from vqkernels.backends.triton.partition import blocks, distances, partition
 
 
-def prepared_shape(codebook: Tensor, metric: str, groups: int) -> tuple[int, int]:
+def prepared_shape(codebook: Tensor, metric: str, cells: int) -> tuple[int, int]:
     """The shape of ``prepare``'s result.
 
     Raises:
@@ -21,15 +21,15 @@ def prepared_shape(codebook: Tensor, metric: str, groups: int) -> tuple[int, int
     """
     if metric != "l2":
         raise ValueError(
-            f"groups must be None or 0 for backend='triton' with metric={metric!r}, got {groups}"
+            f"cells must be None or 0 for backend='triton' with metric={metric!r}, got {cells}"
         )
-    return block_shape(*codebook.shape, min(groups, len(codebook)))
+    return block_shape(*codebook.shape, min(cells, len(codebook)))
 
 
-def prepare(codebook: Tensor, metric: str, groups: int) -> Tensor:
-    """A block of bytes that holds ``Groups`` of the codebook, at most as many as codes."""
+def prepare(codebook: Tensor, metric: str, cells: int) -> Tensor:
+    """A block of bytes that holds ``Cells`` of the codebook, at most as many as codes."""
     k, dim = codebook.shape
-    shape = prepared_shape(codebook, metric, groups)
+    shape = prepared_shape(codebook, metric, cells)
     block = torch.zeros(shape, dtype=torch.uint8, device=codebook.device)
     count, out = len(block), views(block, k, dim)
     finite = codebook.isfinite().all(dim=1)
@@ -39,33 +39,33 @@ def prepare(codebook: Tensor, metric: str, groups: int) -> Tensor:
     scale = _power_of_two(-exponent.clamp(-126, 126))
 
     codes = exact * scale
-    centres, group = partition(codes, finite, count)
+    centres, cell = partition(codes, finite, count)
     out.centres.copy_((centres / scale).T)
     centres = out.centres.T.double() * scale
     out.header.copy_(torch.tensor([MAGIC, k, dim, count]))
-    sizes = torch.bincount(group, minlength=count + 1)
+    sizes = torch.bincount(cell, minlength=count + 1)
     out.starts[1:] = sizes[:count].cumsum(0)
-    order = group.argsort(stable=True)
+    order = cell.argsort(stable=True)
     out.ids.copy_(order)
     out.members.copy_(codebook[order].T)
-    _fill_tables(out.margins, out.inverses, codes, group, centres)
+    _fill_tables(out.margins, out.inverses, codes, cell, centres)
     return block
 
 
 def _fill_tables(
-    margins: Tensor, inverses: Tensor, codes: Tensor, group: Tensor, centres: Tensor
+    margins: Tensor, inverses: Tensor, codes: Tensor, cell: Tensor, centres: Tensor
 ) -> None:
-    """Writes ``Groups.margins`` and ``inverses``; no codes by groups matrix but for a block."""
+    """Writes ``Cells.margins`` and ``inverses``; no codes by cells matrix but for a block."""
     count, dim = centres.shape
     inverse = inverse_distances(distances(centres, centres), dim)
     # One more row, for the codes that are not finite.
     smallest = codes.new_full((count + 1, count), torch.inf)
     for block in blocks(len(codes), count):
-        own = group[block, None]
-        of_a_group = own.clamp(max=count - 1)
+        own = cell[block, None]
+        of_a_cell = own.clamp(max=count - 1)
         to_j = distances(codes[block], centres)
-        to_own = to_j.gather(1, of_a_group)
-        margin = code_margins(to_j, to_own, inverse[of_a_group[:, 0]], dim)
+        to_own = to_j.gather(1, of_a_cell)
+        margin = code_margins(to_j, to_own, inverse[of_a_cell[:, 0]], dim)
         smallest.scatter_reduce_(0, own.expand_as(margin), margin, "amin")
     margins.copy_(smallest[:count].T)
     inverses.copy_(inverse)

@@ -1,6 +1,6 @@
-"""The pruned search: only the groups of codes that could hold a row's nearest one are looked at.
+"""The pruned search: only the cells of codes that could hold a row's nearest one are looked at.
 
-Per row: the nearest centre, its group, and the groups that ``group_bound`` does not exclude then.
+Per row: the nearest centre, its cell, and the cells that ``cell_bound`` does not exclude then.
 Rows go through in blocks of fixed size, so that memory does not grow with their number, and every
 step is launched whatever the data. Rows that are not finished are left to the caller.
 """
@@ -12,10 +12,10 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from vqkernels.backends.triton.cell_scan import scan_cells
+from vqkernels.backends.triton.cells import MAGIC, Cells
 from vqkernels.backends.triton.exact import NO_CODE
-from vqkernels.backends.triton.group_scan import scan_groups
-from vqkernels.backends.triton.groups import MAGIC, Groups
-from vqkernels.backends.triton.near_groups import SLOTS, Homes, groups_in_reach, nearest_centres
+from vqkernels.backends.triton.near_cells import SLOTS, Homes, cells_in_reach, nearest_centres
 from vqkernels.backends.triton.row_list import RowList, append
 
 _BLOCK_ROWS = 1 << 17
@@ -24,7 +24,7 @@ _CODES = 64  # per program of the comparison
 _MAGIC = tl.constexpr(MAGIC)
 
 
-@triton.jit(do_not_specialize=["num_codes", "num_groups"])
+@triton.jit(do_not_specialize=["num_codes", "num_cells"])
 def _compare(
     codebook_ptr,  # (K, D)
     header_ptr,  # (4,) int64
@@ -33,7 +33,7 @@ def _compare(
     stale_ptr,  # () int32, out: 1 unless the members are the codes
     num_codes,
     dim,
-    num_groups,
+    num_cells,
     CODES: tl.constexpr,
 ):
     member = tl.program_id(0) * CODES + tl.arange(0, CODES)
@@ -47,7 +47,7 @@ def _compare(
         now = tl.load(codebook_ptr + code * dim + i, mask=inside & real, other=0.0).to(tl.float32)
         same &= (kept == now) | ((kept != kept) & (now != now))
     known = (tl.load(header_ptr) == _MAGIC) & (tl.load(header_ptr + 1) == num_codes)
-    known &= (tl.load(header_ptr + 2) == dim) & (tl.load(header_ptr + 3) == num_groups)
+    known &= (tl.load(header_ptr + 2) == dim) & (tl.load(header_ptr + 3) == num_cells)
     if (tl.min((same | ~inside).to(tl.int32)) == 0) | ~known:
         tl.store(stale_ptr, 1)
 
@@ -96,28 +96,28 @@ def _merge_pairs(
 def pruned(
     x: Tensor,
     codebook: Tensor,
-    groups: Groups,
+    cells: Cells,
     channel_dim: int,
     found: tuple[Tensor, Tensor],
     left: RowList,
 ) -> None:
-    """Writes index and distance of most rows and lists the others, all if the groups are stale."""
+    """Writes index and distance of most rows and lists the others, all if the cells are stale."""
     stale = torch.zeros((), dtype=torch.int32, device=x.device)
     with torch.cuda.device_of(x):
         _compare[(triton.cdiv(len(codebook), _CODES),)](
-            *(codebook, groups.header, groups.ids, groups.members, stale),
-            *(*codebook.shape, groups.count),
+            *(codebook, cells.header, cells.ids, cells.members, stale),
+            *(*codebook.shape, cells.count),
             CODES=_CODES,
         )
     num_rows = found[0].numel()
     for first in range(0, num_rows, _BLOCK_ROWS):
         rows = min(_BLOCK_ROWS, num_rows - first)
-        homes = nearest_centres(x, groups, stale, channel_dim, first, rows)
+        homes = nearest_centres(x, cells, stale, channel_dim, first, rows)
         where = (channel_dim, first)
-        scan_groups(x, codebook, groups, homes.groups, homes, homes[2:], *where)
-        keys, counts = groups_in_reach(x, groups, homes, *where)
+        scan_cells(x, codebook, cells, homes.cells, homes, homes[2:], *where)
+        keys, counts = cells_in_reach(x, cells, homes, *where)
         pairs = homes.scores.new_empty(keys.shape), homes.codes.new_empty(keys.shape)
-        scan_groups(x, codebook, groups, keys, homes, pairs, *where)
+        scan_cells(x, codebook, cells, keys, homes, pairs, *where)
         _finish(homes, counts, pairs, found, left, first)
 
 
@@ -129,7 +129,7 @@ def _finish(
     left: RowList,
     first_row: int,
 ) -> None:
-    """The best pair of every row that had room for its groups; the others to the list."""
+    """The best pair of every row that had room for its cells; the others to the list."""
     num_rows = len(counts)
     with torch.cuda.device_of(counts):
         _merge_pairs[(triton.cdiv(num_rows, _ROWS),)](

@@ -1,13 +1,14 @@
-"""The certificate of the pruned search: why no code of a group can be the nearest one.
+"""The certificate of the pruned search: why no code of a cell can be the nearest one.
 
-The codes are parted into groups with centres m_g; both may be any. The function
+The codes are parted into cells with centres m_g; both may be any. The function
 A(y) = |y - m_j|^2 - |y - m_g|^2 is affine with a gradient of length 2d, d = |m_j - m_g|, so that
 for a row x and the codes c of g
 
     |x - c| >= (A(c) - A(x)) / 2d >= h[j, g] + (|x - m_g|^2 - |x - m_j|^2) / 2d,
-    h[j, g] = min over c in g of (|c - m_j|^2 - |c - m_g|^2) / 2d.
+    h[j, g] = min over c in g of (|c - m_j|^2 - |c - m_g|^2) / 2d
 
-j may be any group; that of the nearest centre gives the largest bounds. A group is left out if its
+(Hilbert exclusion, Connor et al., arXiv:1604.08640).
+j may be any cell; that of the nearest centre gives the largest bounds. A cell is left out if its
 bound is above the distance to a code that is known: then every code of it has the larger F, too.
 
 Rounding. All lengths are multiplied by a power of two that brings the codes near 1. The table
@@ -20,7 +21,7 @@ roundings of 2^-24 of what is added up, of which 2^-21 |h| covers the part of h.
     low = h + inverse * (s_g - s_j - 4 (D + 8) 2^-24 (s_g + s_j) - D 2^-124)
 
 is below the bound. Two centres that nearly coincide have a large inverse and hence a large error:
-their groups are looked at, as are those of equal centres, h = -inf. What overflows gives a NaN or
+their cells are looked at, as are those of equal centres, h = -inf. What overflows gives a NaN or
 -inf and is looked at. The reach, the distance that is known, is rounded up: by 2^-36 in float64,
 which covers F's own roundings, by 2^-22 in float32, and by 2^-120 for what underflows.
 """
@@ -46,7 +47,7 @@ def code_margins(to_j: Tensor, to_own: Tensor, inverse: Tensor, dim: int) -> Ten
 
     Args:
         to_j: (codes, G), |c - m_j|, scaled; off by less than (D + 8) 2^-53 of itself.
-        to_own: (codes, 1), the distance to the centre of the code's own group g.
+        to_own: (codes, 1), the distance to the centre of the code's own cell g.
         inverse: (codes, G), ``inverse_distances`` of m_j and m_g.
     """
     total = to_j + to_own
@@ -65,7 +66,7 @@ def reach(score, scale):
 
 @triton.jit
 def out_of_reach(margin, inverse, square, home_square, reached, dim):
-    """Whether no code of a group can be nearest; a NaN says no."""
+    """Whether no code of a cell can be nearest; a NaN says no."""
     error = (square + home_square) * (4 * (dim + 8) * 2.0**-24) + dim * 2.0**-124
     return margin + inverse * ((square - home_square) - error) > reached
 
