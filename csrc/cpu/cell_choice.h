@@ -27,9 +27,10 @@ class CellChoice {
   double share() const { return share_; }
 
  private:
-  bool worth_trying(int64_t num_rows, const RowSample& sample) const;
+  bool can_bear(int64_t num_rows) const;
+  bool knows_answer();
   void make_codes(int64_t num_codes, int threads);
-  bool pays_for(const RowSample& sample);
+  bool pays_for(int64_t num_rows, const RowSample& sample);
 
   const float* codebook_;
   const OpenedBlock& block_;

@@ -120,7 +120,7 @@ void assign_cells(const FramedCodes& codes, const Centres& centres, int threads,
 void Partition::find(const FramedCodes& codes, int threads) {
   count = most_cells < codes.count ? most_cells : codes.count;
   *header_ = Header{format, dim, most_cells, count};
-  *notes = Notes{0.0f, 0.0f, 0};
+  *notes = Notes{0.0f, 0.0f, 0, 0};
   const int64_t most = codes_per_cell * count;
   const int64_t sampled = codes.count < most ? codes.count : most;
   const Buffer<int32_t> ids(sampled), cells(sampled);

@@ -23,7 +23,8 @@ struct Partition {
   struct Notes {
     float share;        // of the codes that were looked at lately; 0: unknown
     float least_share;  // at best
-    int32_t wait;       // searches that need not try it again
+    int32_t pays;       // whether the last try did
+    int32_t wait;       // searches that need not try again
   };
 
   // How many cells suit a codebook; 0 where looking at every code is cheap.

@@ -9,6 +9,8 @@
 namespace vqk::VQK_LEVEL {
 namespace {
 
+using Effort = PrunedSearch::Effort;
+
 // What a row has found so far takes 256 bytes with AVX-512: 1024 rows are a quarter of a
 // second-level cache of 1 MB.
 constexpr int64_t most_block_rows = 1020;
@@ -80,24 +82,26 @@ int64_t list_cells(const Centres& centres, const float* scores, const float* mar
 struct Winner {
   int32_t id;
   double score;
+  int64_t offered;
 
   VQK_INLINE void offer(int32_t candidate, const PrunedCodebook& codes, const float* codebook,
                         const float* x) {
     if (candidate < 0) return;
+    ++offered;
     const double found =
         exact_score(codes.metric, codes.dim, x, codebook + int64_t(candidate) * codes.dim);
-    if (found > score || (found == score && candidate < id)) *this = {candidate, found};
+    if (found > score || (found == score && candidate < id)) *this = {candidate, found, offered};
   }
 };
 
-constexpr Winner no_winner{INT32_MAX, -__builtin_inf()};
+constexpr Winner no_winner{INT32_MAX, -__builtin_inf(), 0};
 
 // Values of RowPlace::nearest for rows that are not searched by cells.
 constexpr int32_t not_finite = -1, too_far = -2, no_direction = -3;
 
 // The nearest centre, the codes of its cell, and the list of the other cells.
 void meet_own_cell(const PrunedCodebook& codes, const Block& block, int64_t row,
-                   const RowPlan& plan, const float* scores, int64_t& looked) {
+                   const RowPlan& plan, const float* scores, Effort& effort) {
   const Centres& centres = codes.centres;
   RowPlace& place = block.places[row];
   int64_t nearest;
@@ -108,7 +112,7 @@ void meet_own_cell(const PrunedCodebook& codes, const Block& block, int64_t row,
   const float square = see_from(centres, block.rows + row * padded(codes.dim), nearest, block.from);
   LaneScores found = no_scores();
   scan_cell(codes, bound, block.from, square, nearest, found);
-  looked += codes.first_column[nearest + 1] - codes.first_column[nearest];
+  effort.columns += codes.first_column[nearest + 1] - codes.first_column[nearest];
   const RowMargin margin =
       row_margin(plan.bound, bound, largest_lane(found.lower), score, centres.reach[nearest]);
   int32_t* listed = block.listed + place.first_pair;
@@ -144,7 +148,7 @@ bool is_zero(const float* row, int64_t width) {
 
 // Takes rows in until there is no room for more pairs. Returns how many.
 int64_t meet_centres(const PrunedCodebook& codes, const float* tile, int64_t count,
-                     const Block& block, int64_t& looked) {
+                     const Block& block, Effort& effort) {
   const int64_t width = padded(codes.dim), cells = codes.centres.count;
   for (int64_t g = 0; g <= cells; ++g) block.ends[g] = 0;
   block.places[0].first_pair = 0;
@@ -171,7 +175,7 @@ int64_t meet_centres(const PrunedCodebook& codes, const float* tile, int64_t cou
         place.nearest = too_far;
       else
         meet_own_cell(codes, block, row, plan, block.scores + r * codes.centres.score_stride(),
-                      looked);
+                      effort);
     }
   }
   return count;
@@ -191,10 +195,10 @@ void order_pairs(const Block& block, int64_t rows, int64_t cells) {
       block.ordered[block.ends[block.listed[p]]++] = int32_t(row);
 }
 
-void meet_listed_cells(const PrunedCodebook& codes, const Block& block, int64_t& looked) {
+void meet_listed_cells(const PrunedCodebook& codes, const Block& block, Effort& effort) {
   const int64_t width = padded(codes.dim), cells = codes.centres.count;
   for (int64_t g = 0, p = 0; g < cells; ++g) {
-    looked += (block.ends[g] - p) * (codes.first_column[g + 1] - codes.first_column[g]);
+    effort.columns += (block.ends[g] - p) * (codes.first_column[g + 1] - codes.first_column[g]);
     for (; p < block.ends[g]; ++p) {
       const int64_t row = block.ordered[p];
       const float square = see_from(codes.centres, block.rows + row * width, g, block.from);
@@ -238,15 +242,16 @@ Winner score_all(const PrunedCodebook& codes, const float* codebook, const float
 }
 
 void decide(const PrunedCodebook& codes, const float* codebook, const float* tile, int64_t count,
-            const Block& block, int64_t* indices, float* distances, uint8_t* finite) {
+            const Block& block, int64_t* indices, float* distances, uint8_t* finite,
+            Effort& effort) {
   int64_t num_certain = 0;
   for (int64_t row = 0; row < count; ++row) {
     const float* x = tile + row * padded(codes.dim);
     const int32_t nearest = block.places[row].nearest;
     if (finite != nullptr) finite[row] = nearest != not_finite;
-    Winner winner{0, __builtin_nan("")};
+    Winner winner{0, __builtin_nan(""), 0};
     if (nearest == no_direction) {
-      winner = {codes.first_id, 0.0};
+      winner = {codes.first_id, 0.0, 0};
     } else if (nearest == too_far) {
       winner = score_all(codes, codebook, x);
     } else if (nearest != not_finite) {
@@ -260,6 +265,7 @@ void decide(const PrunedCodebook& codes, const float* codebook, const float* til
       }
       winner = score_close(codes, codebook, x, block, row, lower);
     }
+    effort.exact += winner.offered;
     indices[row] = winner.id;
     if (distances != nullptr)
       distances[row] = float(codes.metric == Metric::l2 ? 0.0 - winner.score : winner.score);
@@ -285,23 +291,24 @@ int64_t PrunedSearch::scratch_floats() const {
   return parts.floats;
 }
 
-int64_t PrunedSearch::assign(const float* tile, int64_t count, float* memory, int64_t* indices,
-                             float* distances, uint8_t* finite) const {
+PrunedSearch::Effort PrunedSearch::assign(const float* tile, int64_t count, float* memory,
+                                          int64_t* indices, float* distances,
+                                          uint8_t* finite) const {
   Parts parts{memory, 0};
   const Block block(codes_, block_rows_, parts);
   const int64_t width = padded(codes_.dim);
-  int64_t looked = 0;
+  Effort effort{0, 0};
   for (int64_t first = 0; first < count;) {
     const float* rows = tile + first * width;
-    const int64_t taken = meet_centres(codes_, rows, count - first, block, looked);
+    const int64_t taken = meet_centres(codes_, rows, count - first, block, effort);
     order_pairs(block, taken, codes_.centres.count);
-    meet_listed_cells(codes_, block, looked);
+    meet_listed_cells(codes_, block, effort);
     decide(codes_, codebook_, rows, taken, block, indices + first,
            distances == nullptr ? nullptr : distances + first,
-           finite == nullptr ? nullptr : finite + first);
+           finite == nullptr ? nullptr : finite + first, effort);
     first += taken;
   }
-  return looked;
+  return effort;
 }
 
 }  // namespace vqk::VQK_LEVEL

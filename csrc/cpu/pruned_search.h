@@ -13,6 +13,11 @@ namespace vqk::VQK_LEVEL {
 // cache. What float32 cannot decide is scored exactly. The same bits as PackedSearch.
 class PrunedSearch {
  public:
+  // What some rows took: columns looked at and codes scored exactly.
+  struct Effort {
+    int64_t columns, exact;
+  };
+
   // codebook: (K, D), kept by reference. codes: of this codebook, num_columns > 0. num_rows: N.
   PrunedSearch(const float* codebook, const PrunedCodebook& codes, int64_t num_rows, int threads);
 
@@ -21,10 +26,9 @@ class PrunedSearch {
   // Floats of scratch per worker, a multiple of 16.
   int64_t scratch_floats() const;
 
-  // Assigns `count` <= block_rows() rows as Search::assign does. Returns how many columns were
-  // looked at for all of them.
-  int64_t assign(const float* tile, int64_t count, float* scratch, int64_t* indices,
-                 float* distances, uint8_t* finite) const;
+  // Assigns `count` <= block_rows() rows as Search::assign does.
+  Effort assign(const float* tile, int64_t count, float* scratch, int64_t* indices,
+                float* distances, uint8_t* finite) const;
 
  private:
   const float* codebook_;
