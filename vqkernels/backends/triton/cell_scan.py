@@ -3,6 +3,10 @@
 A pair is a row and a cell. Pairs are sorted by cell, and a program takes a fixed number of them:
 it scans the codes of its first cell for the pairs of that cell, then those of its next one. So
 no list of blocks is needed, and a boundary between cells costs one block more.
+
+Float64 costs more than all intervals of a block, so a first pass over a cell keeps the code with
+the lowest one and where the next begins. That code is evaluated if it can win, and only rows for
+which the next one still can go through the cell again.
 """
 
 from __future__ import annotations
@@ -15,11 +19,39 @@ from torch import Tensor
 from vqkernels.backends.triton._layouts import row_layout, row_offsets
 from vqkernels.backends.triton.cell_bound import squares
 from vqkernels.backends.triton.cells import Cells
-from vqkernels.backends.triton.exact import common_scale, lower_end, settle
+from vqkernels.backends.triton.exact import common_scale, lower_end, score, settle
 from vqkernels.backends.triton.near_cells import Homes
 
 _PAIRS = 16
 _CODES = 64
+
+
+_NONE = tl.constexpr(2**31 - 1)
+
+
+@triton.jit
+def _lower_ends(
+    x_row, dim_stride, ids_ptr, members_ptr, member, last, num_codes, dim, scale, rows,
+    PAIRS: tl.constexpr, CODES: tl.constexpr,
+):  # fmt: skip
+    """(lower ends (PAIRS, CODES), infinite for other rows and past the cell; codes (CODES,))."""
+    alive = member < last
+    value = squares(
+        x_row, dim_stride, members_ptr, member, num_codes, dim, scale, PAIRS, CODES
+    )  # fmt: skip
+    low = tl.where(rows[:, None] & alive[None, :], lower_end(value, value, dim), float("inf"))
+    return low, tl.load(ids_ptr + member, mask=alive, other=0)
+
+
+@triton.jit
+def _with_tile(low, code, lowest, nearest, second):
+    """(lowest, its code, the next lowest) of the rows so far, and of one more tile."""
+    first = tl.min(low, axis=1)
+    at_first = (low == first[:, None]) & (low < float("inf"))
+    which = tl.min(tl.where(at_first, code[None, :], _NONE), axis=1)
+    others = tl.where(code[None, :] == which[:, None], float("inf"), low)
+    second = tl.minimum(tl.minimum(second, tl.min(others, axis=1)), tl.maximum(lowest, first))
+    return tl.minimum(lowest, first), tl.where(first < lowest, which, nearest), second
 
 
 @triton.jit(do_not_specialize=["first_row", "num_pairs", "num_codes", "num_cells"])
@@ -66,21 +98,34 @@ def _scan_cells(
     cell = tl.min(key)
     while cell < num_cells:
         mine = key == cell
-        last = tl.load(starts_ptr + cell + 1)
-        for start in range(tl.load(starts_ptr + cell), last, CODES):
-            member = start + tl.arange(0, CODES)
-            alive = member < last
-            value = squares(
-                x_row, dim_stride, members_ptr, member, num_codes, dim, scale,
-                PAIRS, CODES,
+        start, last = tl.load(starts_ptr + cell), tl.load(starts_ptr + cell + 1)
+        lowest = tl.full((PAIRS,), float("inf"), tl.float32)
+        second = tl.full((PAIRS,), float("inf"), tl.float32)
+        nearest = tl.full((PAIRS,), _NONE, tl.int32)
+        for tile in range(start, last, CODES):
+            low, code = _lower_ends(
+                x_row, dim_stride, ids_ptr, members_ptr, tile + tl.arange(0, CODES), last,
+                num_codes, dim, scale, mine, PAIRS, CODES,
             )  # fmt: skip
-            low = lower_end(value, value, dim)
-            low = tl.where(mine[:, None] & alive[None, :], low, float("inf"))
-            code = tl.load(ids_ptr + member, mask=alive, other=0).to(tl.int64)
-            best, best_code = settle(
-                x_row, dim_stride, codebook_ptr, dim, low, code[None, :], best, best_code,
-                unscale, True,
-            )  # fmt: skip
+            lowest, nearest, second = _with_tile(low, code, lowest, nearest, second)
+
+        asked = (nearest < _NONE) & (lowest.to(tl.float64) * unscale <= best)
+        if tl.max(asked.to(tl.int32)) != 0:
+            code = tl.where(asked, nearest, 0).to(tl.int64)
+            value = score(x_row, dim_stride, codebook_ptr, code, dim, asked, True)
+            better = asked & ((value < best) | ((value == best) & (code < best_code)))
+            best, best_code = tl.where(better, value, best), tl.where(better, code, best_code)
+        open_rows = (second < float("inf")) & (second.to(tl.float64) * unscale <= best)
+        if tl.max(open_rows.to(tl.int32)) != 0:
+            for tile in range(start, last, CODES):
+                low, code = _lower_ends(
+                    x_row, dim_stride, ids_ptr, members_ptr, tile + tl.arange(0, CODES), last,
+                    num_codes, dim, scale, open_rows, PAIRS, CODES,
+                )  # fmt: skip
+                best, best_code = settle(
+                    x_row, dim_stride, codebook_ptr, dim, low, code.to(tl.int64)[None, :],
+                    best, best_code, unscale, True,
+                )  # fmt: skip
         cell = tl.min(tl.where(key > cell, key, num_cells))
     tl.store(scores_ptr + pair, best, mask=real)
     tl.store(codes_ptr + pair, best_code, mask=real)
