@@ -32,7 +32,7 @@ def visited(x: Tensor, codebook: Tensor) -> dict[str, Any]:
 
 def moved(x: Tensor, codebook: Tensor) -> Call:
     """In codes that have moved since their cells were found: these are brought up to date."""
-    cells = ops.partition(codebook * 1.001, "l2", None)
+    cells = ops.partition(codebook * 1.001, None)
     return lambda: ops.nearest_code(x, codebook, cells, "l2", 1, None)[0]
 
 

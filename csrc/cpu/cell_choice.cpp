@@ -59,7 +59,7 @@ CellChoice::CellChoice(const float* codebook, int64_t num_codes, int64_t dim,
       partition_(block.partition),
       codes_(block.pruned),
       search_(nullptr),
-      share_(-1.0) {
+      share_(-1.0f) {
   if (pruning() == Pruning::never) return;
   const bool always = pruning() == Pruning::always;
   if (!block.has_partition)
@@ -112,24 +112,23 @@ bool CellChoice::pays_for(int64_t num_rows, const RowSample& sample) {
   const Buffer<float> scratch(trial.scratch_floats());
   const Buffer<int64_t> indices(sample.count);
   const int64_t block = trial.block_rows(), width = padded(codes_.dim);
-  PrunedSearch::Effort all{0, 0};
+  Effort all{0, 0};
   for (int64_t first = 0; first < sample.count; first += block) {
     const int64_t count = sample.count - first < block ? sample.count - first : block;
-    const PrunedSearch::Effort effort =
-        trial.assign(sample.tile.data() + first * width, count, scratch.data(),
-                     indices.data() + first, nullptr, nullptr);
+    const Effort effort = trial.assign(sample.tile.data() + first * width, count, scratch.data(),
+                                       indices.data() + first, nullptr, nullptr);
     all.columns += effort.columns;
     all.exact += effort.exact;
   }
   const double rows = double(sample.count);
-  share_ = double(all.columns * lanes) / (double(codes_.num_codes) * rows);
+  share_ = float(double(all.columns * lanes) / (double(codes_.num_codes) * rows));
   const double codes = double(codes_.num_codes), dim = double(codes_.dim);
   const bool pays = cost_of_cells(codes, dim, double(codes_.centres.count), share_,
                                   double(all.exact) / rows) < cost_of_all(codes, dim);
   if (block_.has_partition) {
     Partition::Notes& notes = *partition_.notes;
     const bool ask_again = pays && num_rows >= rows_of_long_call;
-    note_share(notes, float(share_));
+    note_share(notes, share_);
     __atomic_store_n(&notes.pays, int32_t(pays), __ATOMIC_RELAXED);
     __atomic_store_n(&notes.wait, ask_again ? 0 : calls_to_wait, __ATOMIC_RELAXED);
   }

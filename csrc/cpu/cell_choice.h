@@ -24,7 +24,7 @@ class CellChoice {
   // Null: look at every code.
   const PrunedSearch* search() const { return search_; }
   // The share of the codes that the sample had to look at; negative if it was not tried.
-  double share() const { return share_; }
+  float share() const { return share_; }
 
  private:
   bool can_bear(int64_t num_rows) const;
@@ -38,7 +38,7 @@ class CellChoice {
   PrunedCodebook codes_;
   Buffer<char> partition_memory_, codes_memory_;
   PrunedSearch* search_;
-  double share_;
+  float share_;
 };
 
 }  // namespace vqk::VQK_LEVEL

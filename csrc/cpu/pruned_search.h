@@ -2,8 +2,7 @@
 
 #include <cstdint>
 
-#include "memory.h"
-#include "pruned_codebook.h"
+#include "pair_block.h"
 
 namespace vqk::VQK_LEVEL {
 
@@ -13,11 +12,6 @@ namespace vqk::VQK_LEVEL {
 // cache. What float32 cannot decide is scored exactly. The same bits as PackedSearch.
 class PrunedSearch {
  public:
-  // What some rows took: columns looked at and codes scored exactly.
-  struct Effort {
-    int64_t columns, exact;
-  };
-
   // codebook: (K, D), kept by reference. codes: of this codebook, num_columns > 0. num_rows: N.
   PrunedSearch(const float* codebook, const PrunedCodebook& codes, int64_t num_rows, int threads);
 
