@@ -53,7 +53,7 @@ void note_share(Partition::Notes& notes, float share) {
 
 CellChoice::CellChoice(const float* codebook, int64_t num_codes, int64_t dim,
                        const OpenedBlock& block, int64_t num_rows, const RowSample& sample,
-                       int threads)
+                       bool by_notes, int threads)
     : codebook_(codebook),
       block_(block),
       partition_(block.partition),
@@ -66,11 +66,13 @@ CellChoice::CellChoice(const float* codebook, int64_t num_codes, int64_t dim,
     partition_ = Partition(dim, Partition::suitable_cells(num_codes, dim), nullptr);
   if (always && partition_.most_cells == 0) partition_ = Partition(dim, panel_codes, nullptr);
   if (!always && !can_bear(num_rows)) return;
-  const bool known = !always && block.has_partition && knows_answer();
+  by_notes = by_notes && block.has_partition;
+  const bool known = !always && by_notes && knows_answer();
   if (known && __atomic_load_n(&partition_.notes->pays, __ATOMIC_RELAXED) == 0) return;
   if (!block.fresh || !block.has_partition) make_codes(num_codes, threads);
   if (codes_.num_columns == 0) return;
-  if (!always && !known && !pays_for(num_rows, sample)) return;
+  const bool pays = known || pays_for(num_rows, sample, by_notes);
+  if (!always && !pays) return;
   search_ = new PrunedSearch(codebook, codes_, num_rows, threads);
 }
 
@@ -107,7 +109,7 @@ void CellChoice::make_codes(int64_t num_codes, int threads) {
   codes_.pack(codebook_, partition_, !block_.has_partition, threads);
 }
 
-bool CellChoice::pays_for(int64_t num_rows, const RowSample& sample) {
+bool CellChoice::pays_for(int64_t num_rows, const RowSample& sample, bool noted) {
   const PrunedSearch trial(codebook_, codes_, sample.count, 1);
   const Buffer<float> scratch(trial.scratch_floats());
   const Buffer<int64_t> indices(sample.count);
@@ -125,7 +127,7 @@ bool CellChoice::pays_for(int64_t num_rows, const RowSample& sample) {
   const double codes = double(codes_.num_codes), dim = double(codes_.dim);
   const bool pays = cost_of_cells(codes, dim, double(codes_.centres.count), share_,
                                   double(all.exact) / rows) < cost_of_all(codes, dim);
-  if (block_.has_partition) {
+  if (noted) {
     Partition::Notes& notes = *partition_.notes;
     const bool ask_again = pays && num_rows >= rows_of_long_call;
     note_share(notes, share_);

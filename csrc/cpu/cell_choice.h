@@ -14,9 +14,10 @@ namespace vqk::VQK_LEVEL {
 // long enough to bear it; where that did not pay, the next ones with the same partition do not try.
 class CellChoice {
  public:
-  // codebook: (K, D), kept by reference, as are block and sample. num_rows: N.
+  // codebook: (K, D), kept by reference, as are block and sample. num_rows: N. Without `by_notes`
+  // no earlier call answers for this one, nor this one for later ones.
   CellChoice(const float* codebook, int64_t num_codes, int64_t dim, const OpenedBlock& block,
-             int64_t num_rows, const RowSample& sample, int threads);
+             int64_t num_rows, const RowSample& sample, bool by_notes, int threads);
   ~CellChoice();
   CellChoice(const CellChoice&) = delete;
   CellChoice& operator=(const CellChoice&) = delete;
@@ -30,7 +31,7 @@ class CellChoice {
   bool can_bear(int64_t num_rows) const;
   bool knows_answer();
   void make_codes(int64_t num_codes, int threads);
-  bool pays_for(int64_t num_rows, const RowSample& sample);
+  bool pays_for(int64_t num_rows, const RowSample& sample, bool noted);
 
   const float* codebook_;
   const OpenedBlock& block_;

@@ -88,6 +88,16 @@ def test_cells_and_their_absence_survive_pickle_and_deepcopy() -> None:
         assert (shares == {None}) == (cells == 0)
 
 
+def test_explain_answers_for_the_rows_that_it_is_given() -> None:
+    near, codebook = _clusters(1000, 16384, 6)
+    far = 100 * torch.randn(1000, 6, generator=cases.generator(80))
+    prepared = vq.prepare(codebook, backend="native")
+    share = _share(near, prepared)
+    assert (_share(far, prepared), _share(near, prepared)) == (None, share)
+    with forcing.pruning("always"):
+        assert (_share(far, prepared) or 0) > 2 * (share or 1)
+
+
 @pytest.mark.parametrize("metric", cases.METRICS)
 @pytest.mark.parametrize("dtype", cases.DTYPES, ids=str)
 @pytest.mark.parametrize("name", cases.SEARCH)
