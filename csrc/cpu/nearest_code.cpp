@@ -31,6 +31,7 @@ void nearest_code(const NearestCode& args) {
 }
 
 double visited_share(const NearestCode& args) {
+  if (args.x.count == 0) return -1.0;
   const RowSample sample(args.x, args.threads);
   return Search(args.codebook, args.num_codes, args.x.dim, args.metric, args.prepared, args.x.count,
                 sample, args.threads)
