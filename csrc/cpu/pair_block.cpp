@@ -8,7 +8,8 @@ namespace {
 // Pairs per row that there is room for. Rows that list more are searched in smaller blocks.
 constexpr int64_t pairs_per_row = 16;
 
-// Lists the cells that a row's scores with centres do not exclude. Returns how many.
+// Lists the cells that a row's scores with centres do not exclude. Returns how many. `within` is
+// finite: neither the row's own cell nor a place without a centre is listed.
 int64_t list_cells(const Centres& centres, const float* scores, const float* margins,
                    const RowMargin& margin, int32_t* cells) {
   const Vec own = splat(margin.own), within = splat(margin.within);

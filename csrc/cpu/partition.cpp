@@ -83,9 +83,13 @@ bool Partition::fits(const void* memory, int64_t bytes, int64_t dim, int64_t* mo
 void Partition::open() { count = header_->count; }
 
 void frame_centres(const Frame& frame, const float* points, const Centres& centres) {
+  const int64_t width = padded(frame.dim);
   float half_square;
-  for (int64_t g = 0; g < centres.count; ++g)
-    frame_code(frame, points + g * frame.dim, centres.rows + g * padded(frame.dim), &half_square);
+  for (int64_t g = 0; g < centres.count; ++g) {
+    float* centre = centres.rows + g * width;
+    const double norm = frame_code(frame, points + g * frame.dim, centre, &half_square);
+    if (!(norm < most_norm_of_centre)) std::memset(centre, 0, size_t(width) * sizeof(float));
+  }
   centres.lay_out();
 }
 

@@ -53,7 +53,8 @@ struct Partition {
   Header* header_;
 };
 
-// Fills centres from points that lie where codes do, (G, D).
+// Fills centres from points that lie where codes do or once did, (G, D). One that bound.h calls too
+// far out is put at the origin of the frame.
 void frame_centres(const Frame& frame, const float* points, const Centres& centres);
 
 // The cell of every code: its nearest centre. cells: (count,) out.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import cases
+import forcing
 import pytest
 import torch
 from backends import native_core
@@ -10,6 +11,7 @@ from torch import Tensor
 
 import vqkernels as vq
 from vqkernels import ops
+from vqkernels.backends import native
 
 pytestmark = pytest.mark.skipif(native_core() is None, reason="native is not built")
 
@@ -75,3 +77,17 @@ def test_a_copy_of_a_module_finds_cells_of_its_own() -> None:
     module(ROWS)
     assert module._partition is not None
     assert module.__getstate__()["_partition"] is None
+
+
+@pytest.mark.parametrize("metric", cases.METRICS)
+@pytest.mark.parametrize("scale", [1e-30, 1e10, 1e16, 1e30, 3e38])
+def test_a_partition_from_any_distance_gives_the_same_codes(scale: float, metric: str) -> None:
+    """Centres so far out that scores with them overflow, fewer than a whole panel of them."""
+    far = scale * (0.1 + 0.8 * torch.rand(200, 4, generator=cases.generator(72)))
+    codes, rows = CODES[:300], torch.cat([ROWS[:300], 1e17 * ROWS[:300]])
+    codes = ops.normalize_codes(codes)[0] if metric == "cosine" else codes
+    expected = ops.nearest_code(rows, codes, None, metric, 1, "reference")
+    with forcing.pruning("always"):
+        found = ops.nearest_code(rows, codes, [native.partition(far, 7)], metric, 1, "native")
+    for got, wanted in zip(found, expected, strict=True):
+        assert torch.equal(got, wanted)
