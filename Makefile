@@ -1,4 +1,5 @@
-# make demo | test | test-full | test-kill | lint | check | bench | bench-full | bench-gpu | bench-pipeline | trust | aot | readme | clean
+# make demo | test | test-full | test-kill | lint | check | bench | bench-full | bench-prune | bench-gpu |
+#      bench-pipeline | trust | aot | readme | clean
 #
 # Every target makes .venv itself from the pins and builds the extension into the source tree.
 # PYTHON=     the interpreter that makes .venv (3.11 or newer: the pinned scikit-image needs it)
@@ -17,7 +18,8 @@ NATIVE := $(wildcard csrc/*.cpp csrc/*/*.cpp csrc/*/*.h csrc/*/*.cu csrc/*/*.cuh
 BENCHMARKS := $(BIN)/python -m pytest -p no:xdist --benchmark-columns=median,iqr,rounds,iterations benchmarks
 SOURCES := git ls-files --cached --others --exclude-standard
 
-.PHONY: demo test test-full test-kill lint bench bench-full bench-gpu bench-pipeline trust aot check readme clean
+.PHONY: demo test test-full test-kill lint bench bench-full bench-prune bench-gpu bench-pipeline trust aot check \
+  readme clean
 
 demo: $(VENV)/built
 	$(BIN)/vqk run digits
@@ -55,6 +57,13 @@ bench: $(VENV)/test-tools $(VENV)/built
 
 bench-full: $(VENV)/test-tools $(VENV)/built
 	$(BENCHMARKS) --full $(BENCH)
+	$(BIN)/python -m benchmarks.render
+	$(BIN)/python -m benchmarks.targets
+
+# The search and the step that leave codes out, and what they gain while a tokenizer is trained.
+bench-prune: $(VENV)/test-tools $(VENV)/built
+	$(BENCHMARKS) --full --threads 2 -k pruned $(BENCH)
+	$(BIN)/python -m benchmarks.latents
 	$(BIN)/python -m benchmarks.render
 	$(BIN)/python -m benchmarks.targets
 

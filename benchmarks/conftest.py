@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 import functools
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -89,12 +88,7 @@ def where(request: pytest.FixtureRequest) -> results.Row:
     """What is the same for every row of this run."""
     options = request.config.option
     device = torch.device(options.device)
-    return {
-        "machine": machine.name(device, options.threads),
-        "commit": machine.commit(),
-        "measured": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
-        **machine.software(device),
-    }
+    return machine.where(device, options.threads)
 
 
 @pytest.fixture

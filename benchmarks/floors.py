@@ -17,6 +17,14 @@ PEAK_SHARE: dict[str, dict[str, float]] = {
         "262144, 512, 8": 0.45,
     },
     "residual_quantize": {"16384, 8 x 1024, 128": 0.60},
+    # Beyond one: brute force at the peak would take so many times as long.
+    "pruned_search": {
+        "65536, 16384, 8, 4x4 photo": 6.0,
+        "65536, 16384, 8, whitened 4x4 photo": 4.5,
+        "65536, 16384, 8": 2.0,
+        "65536, 16384, 32, 4x4 photo": 6.0,
+        "16384, 262144, 8, 4x4 photo": 20.0,
+    },
 }
 
 # table -> case -> contender -> times as long as ours, at least
@@ -39,6 +47,15 @@ TIMES_OURS: dict[str, dict[str, dict[str, float]]] = {
         "16384, 16384, 8": {"vector-quantize-pytorch": 100.0},
         "16384, 8 x 1024, 128": {"vector-quantize-pytorch": 15.0},
     },
+    "pruned_search": {
+        "65536, 16384, 8, 4x4 photo": {"faiss IndexFlatL2": 7.0},
+        "65536, 16384, 8, whitened 4x4 photo": {"faiss IndexFlatL2": 5.0},
+        "65536, 16384, 8": {"faiss IndexFlatL2": 2.5},
+        "65536, 16384, 32, 4x4 photo": {"faiss IndexFlatL2": 15.0},
+        "65536, 16384, 32": {"vqkernels dense": 0.95},  # nothing to leave out
+        "16384, 262144, 8, 4x4 photo": {"faiss IndexFlatL2": 28.0},
+    },
+    "pruned_step": {"65536, 16384, 8, whitened 4x4 photo": {"vqkernels dense": 3.0}},
 }
 
 # Of a library that has several N x K matrices at a time, and of one that has torch.cdist's.
@@ -70,6 +87,11 @@ ALL_EQUAL_TIMES_PLAIN = 2.0
 EXTRA_MEMORY = 3.0
 # Our slowest time per pair over our fastest, from the fewest codes to the most, at most.
 TIME_PER_PAIR_SPREAD = 1.2
+
+# Of the pruned search: time per row with the most codes over that with the fewest, 64 times fewer,
+# at most; and what bringing the cells of a moved codebook up to date takes of a dense search.
+TIME_PER_ROW_GROWTH = 10.0
+REFRESH_SHARE = 0.05
 
 # run or table, row (of several with that beginning the best one; none for a run), number, limit,
 # whether it is at most that

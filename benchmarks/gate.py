@@ -24,6 +24,8 @@ TESTS = {
         "tests/nn/test_ema.py",
         "tests/nn/test_residual_vq.py",
     ),
+    "pruned_search": ("tests/ops/test_pruned_search.py",),
+    "pruned_step": ("tests/ops/test_pruned_search.py", "tests/nn/test_ema.py"),
     "code_sampling": ("tests/pipeline/test_pixelcnn.py",),
     "converted_step": (
         "tests/ops/test_vq_forward.py::test_agrees_with_the_textbook_in_float64",

@@ -36,6 +36,7 @@ class Outcome:
 
     Attributes:
         failed: the reason is an error, or a wrong result of ours.
+        facts: what else the provider tells about the case.
         samples: seconds per call.
         times_ours: its time over that of vqkernels on the same case, round by round.
         peak: operations per second of the FMA loop in the same rounds; None: not measured here.
@@ -48,6 +49,7 @@ class Outcome:
     reason: str | None = None
     failed: bool = False
     settings: dict[str, Any] = dataclasses.field(default_factory=dict)
+    facts: dict[str, Any] = dataclasses.field(default_factory=dict)
     samples: Samples | None = None
     times_ours: Quartiles | None = None
     peak: Quartiles | None = None
@@ -114,7 +116,8 @@ class Laboratory:
             )
             outcome.samples = taken
             outcome.times_ours = ratios(taken.seconds, ours.seconds) if ours else None
-            outcome.peak = quartiles(measured) if measured else None
+            if measured and contender.provider.searches:
+                outcome.peak = quartiles(measured)
 
     def _prepare(
         self,
@@ -130,6 +133,7 @@ class Laboratory:
         if tuning not in self._settings:
             self._settings[tuning] = provider.settings(x, codebook)
         outcome.settings = self._settings[tuning]
+        outcome.facts = provider.facts(x, codebook)
         arguments = {**contender.case.arguments, **outcome.settings}
         build = functools.partial(provider.build, x, codebook, **arguments)
         if self._device.type == "cuda":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import importlib
 import importlib.metadata
 import os
@@ -67,6 +68,16 @@ def software(device: torch.device) -> dict[str, str]:
         found["cuda"] = str(torch.version.cuda)
         found["driver"] = _driver()
     return found
+
+
+def where(device: torch.device, threads: int) -> dict[str, str]:
+    """What is the same for every row of a run that starts now."""
+    return {
+        "machine": name(device, threads),
+        "commit": commit(),
+        "measured": datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds"),
+        **software(device),
+    }
 
 
 def limit_threads(threads: int) -> None:

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 from typing import Any, NamedTuple
 
 import speed_cases
 
-from benchmarks import peers, tables
+from benchmarks import peers, pictures, tables
 from benchmarks.machine import ROOT
 from benchmarks.peers import OURS
+from benchmarks.pictures import INK
 
 PATH = ROOT / "docs" / "images" / "benchmarks.svg"
-_INK, _RULE = "#333333", "#dddddd"
 # Okabe and Ito's colours, which colour-blind readers tell apart; a shape each as well.
 _LOOKS = {
     "torch N x K": ("#999999", "s"),
@@ -53,39 +51,18 @@ def panels() -> list[Panel]:
 
 
 def stale() -> bool:
-    """Whether the picture shows other numbers than the rows; not how this version draws them."""
-    return not PATH.exists() or _digest() not in PATH.read_text()
+    return pictures.differs(PATH, panels())
 
 
 def draw() -> None:
-    import matplotlib
-
-    matplotlib.use("svg")
-    from matplotlib import pyplot as plt
-
-    style: dict[Any, Any] = {
-        "font.size": 9,
-        "text.color": _INK,
-        "axes.labelcolor": _INK,
-        "svg.hashsalt": "vqk",
-    }
     shown = panels()
-    with plt.rc_context(style):
-        heights = [len(panel.cases) for panel in shown]
-        figure, axes = plt.subplots(
-            len(shown),
-            figsize=(8, 1.2 + 0.36 * sum(heights) + 0.5 * len(shown)),
-            sharex=True,
-            height_ratios=heights,
-            squeeze=False,
-            layout="constrained",
-        )
+    heights = [len(panel.cases) for panel in shown]
+    size = (8, 1.2 + 0.36 * sum(heights) + 0.5 * len(shown))
+    with pictures.figure(PATH, shown, size) as figure:
+        axes = figure.subplots(len(shown), sharex=True, height_ratios=heights, squeeze=False)
         for axis, panel in zip(axes[:, 0], shown, strict=True):
             _draw_panel(axis, panel)
         axes[-1, 0].set_xlabel(f"times as long as {OURS}; median and quartiles, log scale")
-        metadata = {"Date": None, "Description": _digest()}
-        figure.savefig(PATH, facecolor="white", metadata=metadata)
-        plt.close(figure)
 
 
 def _draw_panel(axis: Any, panel: Panel) -> None:
@@ -100,20 +77,13 @@ def _draw_panel(axis: Any, panel: Panel) -> None:
         axis.plot(
             middle, y, marker, color=colour, label=name, markersize=7.5, markeredgecolor="white"
         )
-    axis.axvline(1.0, color=_INK, linewidth=1.2)
+    axis.axvline(1.0, color=INK, linewidth=1.2)
     axis.set_xscale("log")
     axis.xaxis.set_minor_locator(NullLocator())
     axis.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axis.xaxis.set_major_formatter(lambda value, _: f"{value:g}x")
     axis.set_yticks(list(lines.values()), list(lines))
     axis.set_ylim(-0.6, len(lines) - 0.4)
-    axis.set_title(f"{panel.title}: N, K, D", loc="left", fontsize=9, color=_INK)
-    axis.grid(axis="both", color=_RULE, linewidth=0.6)
-    axis.set_axisbelow(True)
-    axis.tick_params(length=0, colors=_INK, which="both")
-    axis.spines[:].set_visible(False)
+    axis.set_title(f"{panel.title}: N, K, D", loc="left", fontsize=9, color=INK)
+    pictures.plain(axis)
     axis.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
-
-
-def _digest() -> str:
-    return "rows " + hashlib.sha256(json.dumps(panels()).encode()).hexdigest()

@@ -1,4 +1,4 @@
-"""Writes tables and plot of README.md and docs from benchmarks/results.
+"""Writes tables and plots of README.md and docs from benchmarks/results.
 
 ``python -m benchmarks.render``; ``--run runs/digits`` first takes metrics and picture of that run
 over; ``--check`` changes nothing and fails when something is stale.
@@ -12,7 +12,16 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from benchmarks import code_sampling, digits, pipeline, plots, results, tables
+from benchmarks import (
+    code_sampling,
+    digits,
+    growth_plot,
+    pipeline,
+    plots,
+    pruning,
+    results,
+    tables,
+)
 from benchmarks.machine import ROOT
 from benchmarks.trust import table
 
@@ -28,6 +37,11 @@ _DOCUMENTS: dict[str, dict[str, Callable[[], str]]] = {
         "peak": tables.peak,
         "wrong": tables.wrong_rows,
         "codes": tables.codes,
+        "pruned": pruning.search,
+        "pruned-upkeep": pruning.upkeep,
+        "pruned-growth": pruning.growth,
+        "pruned-step": pruning.step,
+        "pruned-latents": pruning.latents,
         "sampling": lambda: code_sampling.table("cpu"),
         "sampling-gpu": lambda: code_sampling.table("cuda"),
         "details": tables.details,
@@ -68,10 +82,11 @@ def main(argv: list[str] | None = None) -> int:
             stale.append(name)
             if not arguments.check:
                 results.write(ROOT / name, after)
-    if plots.stale():
-        stale.append(str(plots.PATH.relative_to(ROOT)))
-        if not arguments.check:
-            plots.draw()
+    for picture in (plots, growth_plot):
+        if picture.stale():
+            stale.append(str(picture.PATH.relative_to(ROOT)))
+            if not arguments.check:
+                picture.draw()
     if arguments.check and stale:
         print(f"{', '.join(stale)} must match benchmarks/results; run python -m benchmarks.render")
     return int(arguments.check and bool(stale))

@@ -64,7 +64,7 @@ def wrong_rows() -> str:
 def peak() -> str:
     """How far every case is from the FMA peak, and why."""
     table = []
-    for name in peers.TABLES:
+    for name in REASONS:
         for row in rows(name):
             if row["provider"] == OURS and "skipped" not in row:
                 case = row["case"]

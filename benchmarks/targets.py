@@ -12,7 +12,7 @@ from collections.abc import Iterator
 
 import speed_cases
 
-from benchmarks import code_sampling, floors, gpu_targets, peers, pipeline, tables, words
+from benchmarks import code_sampling, floors, gpu_targets, peers, pipeline, pruning, tables, words
 from benchmarks.peers import OURS
 from benchmarks.verdicts import Rows, Verdict, exact, field
 
@@ -34,6 +34,7 @@ def verdicts(measured: dict[str, Rows]) -> Iterator[Verdict]:
     yield from _memory(search)
     yield _all_equal(search)
     yield _flat(search)
+    yield from pruning.verdicts(measured[pruning.SEARCH])
 
 
 def _memory(search: Rows) -> Iterator[Verdict]:

@@ -41,7 +41,8 @@ def ratio(row: Row) -> str:
 def share(row: Row) -> str:
     if row["peak_share"] is not None:
         return f"{row['peak_share']:.0%}"
-    return f"{number(row['tflops'])} TFLOP/s" if "tflops" in row else "not measured"
+    speed = row.get("tflops")
+    return "not measured" if speed is None else f"{number(speed)} TFLOP/s"
 
 
 def wrong(row: Row) -> str:

@@ -38,16 +38,19 @@ def photo(n: int, k: int, d: int, device: torch.device) -> tuple[Tensor, Tensor]
 @functools.lru_cache(maxsize=1)
 def _photo_rows(n: int, d: int) -> Tensor:
     size, colour = WINDOWS[d]
-    rows = _windows(n, size, colour)
-    if rows.shape[1] == d:
-        return rows
+    rows = windows(n, size, colour)
+    return rows if rows.shape[1] == d else components(rows, d)
+
+
+def components(rows: Tensor, d: int) -> Tensor:
+    """The d leading principal components of rows in random order, the largest one last."""
     centred = rows - rows.mean(dim=0)
     some = centred[:_ROWS_FOR_COMPONENTS].double()
     _, directions = torch.linalg.eigh(some.T @ some)  # ascending
     return centred @ directions[:, -d:].float()
 
 
-def _windows(n: int, size: int, colour: bool) -> Tensor:
+def windows(n: int, size: int, colour: bool) -> Tensor:
     """n of all windows of all photographs and mirror images, in random order."""
     images = [image if colour else image.mean(dim=2, keepdim=True) for image in cases.photos()]
     views = [

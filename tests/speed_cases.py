@@ -1,4 +1,4 @@
-"""The sizes at which speed is measured, of the data that ``cases.DATA`` makes.
+"""The sizes at which speed is measured, of the data that ``cases.DATA`` makes, and ``drawn.DATA``.
 
 Cases with one ``group`` are measured interleaved with one another, because they are compared with
 one another; the others are groups of their own. ``short`` ones run in ``make bench``. Cases whose
@@ -12,10 +12,12 @@ from typing import NamedTuple
 
 import cases
 import device_data
+import drawn
 import torch
 from torch import Tensor
 
 _CPU = torch.device("cpu")
+_DATA = cases.DATA | drawn.DATA
 
 
 class SpeedCase(NamedTuple):
@@ -64,7 +66,7 @@ class SpeedCase(NamedTuple):
             made = (
                 cases.residual(self.n, self.k, self.d, self.levels)
                 if self.levels > 1
-                else cases.DATA[self.data](self.n, self.k, self.d)
+                else _DATA[self.data](self.n, self.k, self.d)
             )
             return made[0].to(device), made[1].to(device)
         x, codebook = device_data.DATA[self.data](self.n, self.k, self.d, device)
@@ -97,6 +99,18 @@ HARD_DATA = tuple(
 
 # Time per pair must not depend on K.
 MORE_CODES = tuple(SpeedCase(8192, 4**i, 32, group="codes") for i in range(5, 10))
+
+# The same rows, and codes of which the first are the same.
+GROWING = tuple(SpeedCase(16384, 4**i, 8, drawn.PHOTO, group="growing") for i in range(6, 10))
+# What a search gains that does not look at every code: most, less and nothing.
+PRUNED = (
+    SpeedCase(65536, 16384, 8, drawn.PHOTO),
+    SpeedCase(65536, 16384, 8, drawn.WHITE),
+    SpeedCase(65536, 16384, 8),
+    SpeedCase(65536, 16384, 32, drawn.PHOTO),
+    SpeedCase(65536, 16384, 32),
+)
+PRUNED_TRAINING = (SpeedCase(65536, 16384, 8, drawn.WHITE),)
 
 TRAINING = (
     SpeedCase(65536, 1024, 64, short=True),

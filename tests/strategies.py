@@ -55,3 +55,29 @@ def upstream(draw: st.DrawFn, like: Tensor) -> Tensor:
         return torch.randn(like.shape, generator=g).to(like.dtype)
     reverse = tuple(reversed(range(like.ndim)))
     return torch.randn(like.shape[::-1], generator=g).to(like.dtype).permute(reverse)
+
+
+@st.composite
+def clumps(draw: st.DrawFn) -> tuple[Tensor, Tensor]:
+    """x (N, D) and a codebook whose codes lie in clumps, anywhere and at any scale.
+
+    Rows are near the codes, halfway between two of them, or far from all.
+    """
+    d, k, n = draw(st.integers(1, 12)), draw(st.integers(1, 300)), draw(st.integers(1, 100))
+    g = torch.Generator().manual_seed(draw(st.integers(0, 2**31)))
+    scale = 10.0 ** draw(st.integers(-20, 17))
+    spread = 10.0 ** -draw(st.integers(0, 8))
+    offset = draw(st.sampled_from([0.0, 1.0, 1000.0]))
+    centres = torch.randn(draw(st.integers(1, 20)), d, generator=g)
+    codes = centres[torch.randint(len(centres), (k,), generator=g)]
+    codes = codes + spread * torch.randn(k, d, generator=g) + offset
+    same = torch.rand(k, generator=g) < draw(st.sampled_from([0.0, 0.3]))
+    codes[same] = codes[torch.randint(k, (int(same.sum()),), generator=g)]
+    one, other = codes[torch.randint(k, (2, n), generator=g)]
+    kind = draw(st.sampled_from(["near", "halfway", "far"]))
+    if kind == "halfway":
+        x = (one + other) / 2
+    else:
+        away = spread if kind == "near" else 10.0 ** draw(st.integers(1, 6))
+        x = one + away * torch.randn(n, d, generator=g)
+    return x * scale, codes * scale

@@ -61,6 +61,16 @@ x = torch.randn(n, d, generator=g).requires_grad_()
 growth(lambda: losses(x, codes))
 """
 
+_PRUNED = """
+from vqkernels import _native
+
+_native.force_pruning("always")
+prepared = vq.prepare(codes, backend=backend, cells=512)
+vq.nearest_code(warm, prepared, backend=backend)
+x = torch.randn(n, d, generator=g) + (100.0 if levels else 0.0)
+growth(lambda: vq.nearest_code(x, prepared, backend=backend))
+"""
+
 _TOP_K = """
 def step(x):
     out = module(x)
@@ -152,6 +162,13 @@ def test_a_native_training_step_holds_no_second_copy_of_strided_rows() -> None:
 def test_levels_are_not_kept_apart() -> None:
     """N x L x D floats would be 268 MB, and N x K ones 537 MB; the codebooks' share is small."""
     assert _grows_less(150, "native", 131072, 1024, 16, levels=32)
+
+
+@pytest.mark.skipif("native" not in available(), reason="native is not built")
+@pytest.mark.parametrize("far", [0, 1])
+def test_a_search_in_cells_keeps_no_pairs_of_rows_and_cells(far: int) -> None:
+    """A byte per pair of a row and a cell would be 67 MB; rows far away may need all of them."""
+    assert _grows_less(20, "native", 131072, 65536, 8, levels=far, program=_PRUNED)
 
 
 @pytest.mark.parametrize("backend", ["native", "reference"])

@@ -6,6 +6,7 @@ from torch import Tensor
 
 from vqkernels import _checks, ops
 from vqkernels._prepare import PreparedCodebook
+from vqkernels.functional import check_metric
 from vqkernels.ops import dispatch
 
 _EXPLAINED = (
@@ -77,8 +78,10 @@ def explain(
     """
     parts = None
     if isinstance(codebook, PreparedCodebook):
+        check_metric(codebook, metric)
         parts, codebook = codebook.parts, codebook.codebook
     _checks.floating("x", x)
+    _checks.one_of("metric", metric, _checks.METRICS)
     _checks.codebook(codebook)
     _checks.same_device("codebook", codebook, "x", x)
     chosen: dict[str, str] = {}

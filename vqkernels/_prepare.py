@@ -77,9 +77,10 @@ def prepare(
         codebook: (K, D); float32, float16 or bfloat16 (float64: nothing to pack). It is copied.
         metric: "l2" or "cosine": the one that the searches will use.
         backend: "native", "triton", "reference", or None for the first available one. Only
-            "native" packs; with the others the result holds the codebook alone.
-        cells: how many, in [0, K]; None takes about 1.25 sqrt(K) from a thousand codes on, and
-            with 0 every search looks at every code.
+            "native" packs unasked; "triton" keeps cells where ``cells`` is given and the metric is
+            "l2"; else the result holds the codebook alone.
+        cells: how many, in [0, K]; None takes about 1.25 sqrt(K) from a thousand codes on with
+            "native", and none with the others; with 0 every search looks at every code.
 
     Returns:
         A PreparedCodebook, accepted wherever a codebook is, at about three times its size; with

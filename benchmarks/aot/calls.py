@@ -29,6 +29,12 @@ def _search(dim: int, dtype: torch.dtype = torch.float32, metric: str = "l2") ->
     vq.nearest_code(x, codebook, metric=metric, backend="triton")
 
 
+def _search_in_cells(dim: int, cells: int) -> None:
+    x, codebook = _pair(dim)
+    prepared = vq.prepare(codebook, backend="triton", cells=cells)
+    vq.nearest_code(x, prepared, backend="triton")
+
+
 def _quantize(dim: int, dtype: torch.dtype = torch.float32, **options: str) -> None:
     x, codebook = _pair(dim, dtype)
     x, codebook = x.requires_grad_(), codebook.requires_grad_()
@@ -95,6 +101,8 @@ CALLS: dict[str, Callable[[], None]] = {
     "search D=64 fp16": lambda: _search(64, torch.float16),
     "search D=8 cosine": lambda: _search(8, metric="cosine"),
     "search D=64 cosine": lambda: _search(64, metric="cosine"),
+    "search D=8 in cells": lambda: _search_in_cells(8, 256),
+    "search D=128 in cells": lambda: _search_in_cells(128, 64),
     "quantize D=64": lambda: _quantize(64),
     "quantize D=64 bf16": lambda: _quantize(64, torch.bfloat16),
     "quantize D=64 cosine": lambda: _quantize(64, metric="cosine"),

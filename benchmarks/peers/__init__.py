@@ -7,6 +7,7 @@ from benchmarks.peers import (
     gpu_search,
     library_search,
     ours,
+    pruned,
     residual,
     torch_search,
     training,
@@ -24,6 +25,8 @@ TABLES: dict[str, tuple[Provider, ...]] = {
     "residual_quantize": (*ours.RESIDUAL, *residual.RESIDUAL),
     "training_step": (*ours.TRAINING, *training.TRAINING),
     "converted_step": converted.CONVERTED,
+    "pruned_search": (*pruned.SEARCH, *library_search.FAISS),
+    "pruned_step": pruned.TRAINING,
 }
 
 

@@ -27,7 +27,8 @@ def sklearn_argmin(x: Tensor, codebook: Tensor) -> Call:
     return lambda: torch.from_numpy(pairwise_distances_argmin(rows, codes))
 
 
+FAISS = (Provider("faiss IndexFlatL2", faiss_flat, "faiss-cpu", "faiss", devices=("cpu",)),)
 SEARCH = (
-    Provider("faiss IndexFlatL2", faiss_flat, "faiss-cpu", "faiss", devices=("cpu",)),
+    *FAISS,
     Provider("scikit-learn", sklearn_argmin, "scikit-learn", "sklearn.metrics", devices=("cpu",)),
 )

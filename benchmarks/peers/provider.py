@@ -12,7 +12,7 @@ from torch import Tensor
 
 from benchmarks import machine, memory
 
-Call = Callable[[], Tensor]
+Call = Callable[[], Any]
 # Of this machine's memory for one contender's N x K matrices.
 _SHARE_OF_MEMORY = 0.5
 
@@ -28,18 +28,20 @@ class Provider:
     Attributes:
         name: what tables and rows call it.
         build: ``build(x, codebook, **settings)`` gets ready and returns a call without arguments
-            that does the job once and returns the indices, shape (N,) or (N, levels). ``settings``
-            are its own and the arguments of the case.
+            that does the job once and returns the indices, shape (N,) or (N, levels), or what
+            ``indices`` reads. ``settings`` are its own and the arguments of the case.
         package: the distribution whose version is recorded, or what is imported from it when
             it goes by several names.
         module: what is imported from it; a contender without its module is skipped.
         settings: ``settings(x, codebook)`` searches for the best keyword arguments of ``build``.
+        facts: ``facts(x, codebook)``: what a row says of a case besides what everyone's does.
         indices: reads the indices off what a call returns, where that is something else; not
             timed.
         bytes_per_pair: of matrices with N x K entries, for the limit on memory.
         devices: device types that it runs on.
         largest: N * K beyond which it is left out of the run.
         full_only: left out of the short run.
+        searches: what it does is the search, so that a share of the FMA peak says something.
         own_memory: it takes memory of a GPU past torch, where a peak cannot be read.
     """
 
@@ -48,11 +50,13 @@ class Provider:
     package: str = "torch"
     module: str = "torch"
     settings: Callable[[Tensor, Tensor], dict[str, Any]] = lambda x, codebook: {}
-    indices: Callable[[Tensor], Tensor] = lambda found: found
+    facts: Callable[[Tensor, Tensor], dict[str, Any]] = lambda x, codebook: {}
+    indices: Callable[[Any], Tensor] = lambda found: found
     bytes_per_pair: int = 0
     devices: tuple[str, ...] = ("cpu", "cuda")
     largest: int | None = None
     full_only: bool = False
+    searches: bool = True
     own_memory: bool = False
 
     @property

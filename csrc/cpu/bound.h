@@ -34,10 +34,11 @@
 // With L above the |B| of k codes, it is none of the k best.
 //
 // Cells of codes. Let m_g be the centre of cell g, any float32 values, and C_g >= |B -
-// m_g| for its codes. There the score is V = -|A - B|^2/2, found from a = A - m_g and B - m_g as
-// the score S is, less |a|^2/2; it cannot lose small distances beside large norms. With p = |a| +
-// C_g as computed, A - m_g is known within u (|A| + p), which moves V by at most p times that; the
-// products, sums and roundings are as above, with |a|^2 in C^2's place once more. So V is within
+// m_g| for its codes. There the score is V = -|z - B|^2/2, found from a = z - m_g and B - m_g as
+// the score S is, less |a|^2/2; it cannot lose small distances beside large norms. It orders codes
+// as -|A - B|^2/2 does, but for (A - z).B, which |A - z| <= u |A| and |z - B| <= p, p = |a| + C_g,
+// bound for each: what else A - z moves is the same for all codes. The products, sums and roundings
+// are as above, with |a|^2 in C^2's place once more, and a itself is rounded. So V is within
 //   p (beta p + 2 u |A|),  beta = (D + 16) u / (1 - (D + 16) u)
 // of what is computed, F's own rounding included.
 //
@@ -56,7 +57,8 @@
 // centres, s_g = A.m_g - |m_g|^2/2, as (s_j - s_g) / d. With R_g >= |m_g| and R_g <= R_j + d its
 // error is
 //   alpha (|z| (R_g + R_j) + R_g^2 + R_j^2) / d <= alpha (|z| + 2 d + (2 |z| R_j + 3 R_j^2) / d),
-// of which 2 alpha d is in the margin already. z = fl(A) moves either by u |A|.
+// of which 2 alpha d is in the margin already. That is the distance from z; the one from A differs
+// by u |A| at most, here and for the best code known.
 namespace vqk {
 
 // Where a screen's numbers live: A = scale (x - shift), B = scale (c - shift).
@@ -110,6 +112,10 @@ VQK_INLINE double far_norm(double norm, double least) {
 // Rows further out than this are not searched by cells: their squares would overflow.
 constexpr float most_norm_in_cells = 0x1p60f;
 
+// Stale centres further out than this are of no use, and scores with them could overflow. No code
+// is: |B| <= 2 sqrt(D).
+constexpr double most_norm_of_centre = 0x1p20;
+
 struct CellBound {
   float beta, drift;  // drift = 2 u |A|, and for cosine 2 u 2^q
   float slack;
@@ -127,7 +133,7 @@ VQK_INLINE float cell_slack(Metric metric, double unevenness, double scale, int6
   return float(metric == Metric::cosine ? slack : 0.0) + 0x1p-120f;
 }
 
-// The error of V. near: at least |a|; reach: C_g.
+// The error of V. near: |a| as computed; reach: C_g.
 VQK_INLINE float cell_error(const CellBound& bound, float near, float reach) {
   const float p = near + reach;
   return p * (bound.beta * p + bound.drift) + bound.slack;
@@ -157,13 +163,15 @@ struct RowMargin {
   float within;  // the smallest distance known, and the other errors
 };
 
-// best: a lower bound of V of some code. reach: R_j.
+// best: a lower bound of V of some code. reach: R_j. The lean's factor makes up for 1 - rho, and
+// for the rounding of inverse and of `own`.
 VQK_INLINE RowMargin row_margin(const RowBound& bound, const CellBound& cell, float best,
                                 float score, float reach) {
   const double square = 2.0 * (double(cell.slack) - best);
   const double distance = square > 0.0 ? __builtin_sqrt(square) : 0.0;
   const double slope = bound.slope, far = reach;
-  const double lean = (1.0 + 0x1p-8) * (2.0 * slope * far + 3.0 * double(cell.beta) * far * far);
+  const double lean =
+      (1.0 + 4.0 * double(cell.beta)) * (2.0 * slope * far + 3.0 * double(cell.beta) * far * far);
   const double within = (distance + cell.drift + 2.0 * slope) * (1.0 + 0x1p-18) + 0x1p-100;
   return {float(double(score) - lean), float(within)};
 }

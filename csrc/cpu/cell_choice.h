@@ -14,9 +14,10 @@ namespace vqk::VQK_LEVEL {
 // long enough to bear it; where that did not pay, the next ones with the same partition do not try.
 class CellChoice {
  public:
-  // codebook: (K, D), kept by reference, as are block and sample. num_rows: N.
+  // codebook: (K, D), kept by reference, as are block and sample. num_rows: N. Without `by_notes`
+  // no earlier call answers for this one, nor this one for later ones.
   CellChoice(const float* codebook, int64_t num_codes, int64_t dim, const OpenedBlock& block,
-             int64_t num_rows, const RowSample& sample, int threads);
+             int64_t num_rows, const RowSample& sample, bool by_notes, int threads);
   ~CellChoice();
   CellChoice(const CellChoice&) = delete;
   CellChoice& operator=(const CellChoice&) = delete;
@@ -24,12 +25,13 @@ class CellChoice {
   // Null: look at every code.
   const PrunedSearch* search() const { return search_; }
   // The share of the codes that the sample had to look at; negative if it was not tried.
-  double share() const { return share_; }
+  float share() const { return share_; }
 
  private:
-  bool worth_trying(int64_t num_rows, const RowSample& sample) const;
+  bool can_bear(int64_t num_rows) const;
+  bool knows_answer();
   void make_codes(int64_t num_codes, int threads);
-  bool pays_for(const RowSample& sample);
+  bool pays_for(int64_t num_rows, const RowSample& sample, bool noted);
 
   const float* codebook_;
   const OpenedBlock& block_;
@@ -37,7 +39,7 @@ class CellChoice {
   PrunedCodebook codes_;
   Buffer<char> partition_memory_, codes_memory_;
   PrunedSearch* search_;
-  double share_;
+  float share_;
 };
 
 }  // namespace vqk::VQK_LEVEL

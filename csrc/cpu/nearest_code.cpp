@@ -1,5 +1,6 @@
 #include "vqk/nearest_code.h"
 
+#include "cell_choice.h"
 #include "kernels.h"
 #include "memory.h"
 #include "parallel.h"
@@ -31,10 +32,14 @@ void nearest_code(const NearestCode& args) {
 }
 
 double visited_share(const NearestCode& args) {
+  if (args.x.count == 0) return -1.0;
+  const int64_t dim = args.x.dim;
+  const OpenedBlock block(args.prepared, args.codebook, args.num_codes, dim, args.metric,
+                          args.threads);
   const RowSample sample(args.x, args.threads);
-  return Search(args.codebook, args.num_codes, args.x.dim, args.metric, args.prepared, args.x.count,
-                sample, args.threads)
-      .visited_share();
+  const CellChoice choice(args.codebook, args.num_codes, dim, block, args.x.count, sample, false,
+                          args.threads);
+  return choice.search() != nullptr ? double(choice.share()) : -1.0;
 }
 
 }  // namespace vqk::VQK_LEVEL

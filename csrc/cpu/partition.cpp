@@ -83,9 +83,13 @@ bool Partition::fits(const void* memory, int64_t bytes, int64_t dim, int64_t* mo
 void Partition::open() { count = header_->count; }
 
 void frame_centres(const Frame& frame, const float* points, const Centres& centres) {
+  const int64_t width = padded(frame.dim);
   float half_square;
-  for (int64_t g = 0; g < centres.count; ++g)
-    frame_code(frame, points + g * frame.dim, centres.rows + g * padded(frame.dim), &half_square);
+  for (int64_t g = 0; g < centres.count; ++g) {
+    float* centre = centres.rows + g * width;
+    const double norm = frame_code(frame, points + g * frame.dim, centre, &half_square);
+    if (!(norm < most_norm_of_centre)) std::memset(centre, 0, size_t(width) * sizeof(float));
+  }
   centres.lay_out();
 }
 
@@ -120,7 +124,7 @@ void assign_cells(const FramedCodes& codes, const Centres& centres, int threads,
 void Partition::find(const FramedCodes& codes, int threads) {
   count = most_cells < codes.count ? most_cells : codes.count;
   *header_ = Header{format, dim, most_cells, count};
-  *notes = Notes{0.0f, 0.0f, 0};
+  *notes = Notes{0.0f, 0.0f, 0, 0};
   const int64_t most = codes_per_cell * count;
   const int64_t sampled = codes.count < most ? codes.count : most;
   const Buffer<int32_t> ids(sampled), cells(sampled);

@@ -23,7 +23,8 @@ struct Partition {
   struct Notes {
     float share;        // of the codes that were looked at lately; 0: unknown
     float least_share;  // at best
-    int32_t wait;       // searches that need not try it again
+    int32_t pays;       // whether the last try did
+    int32_t wait;       // searches that need not try again
   };
 
   // How many cells suit a codebook; 0 where looking at every code is cheap.
@@ -52,7 +53,8 @@ struct Partition {
   Header* header_;
 };
 
-// Fills centres from points that lie where codes do, (G, D).
+// Fills centres from points that lie where codes do or once did, (G, D). One that bound.h calls too
+// far out is put at the origin of the frame.
 void frame_centres(const Frame& frame, const float* points, const Centres& centres);
 
 // The cell of every code: its nearest centre. cells: (count,) out.

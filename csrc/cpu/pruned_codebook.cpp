@@ -114,8 +114,13 @@ bool PrunedCodebook::open() {
   if (header.format != format || header.num_codes != num_codes || header.dim != dim ||
       header.metric != int64_t(metric) || header.most_cells != most_cells || header.num_cells < 1 ||
       header.num_cells > most_cells || header.num_columns < 1 ||
-      header.num_columns > most_columns())
+      header.num_columns > most_columns() || header.first_id < 0 || header.first_id >= num_codes ||
+      first_column[0] != 0 || first_column[header.num_cells] != header.num_columns)
     return false;
+  for (int64_t g = 0; g < header.num_cells; ++g)
+    if (first_column[g] >= first_column[g + 1]) return false;
+  for (int64_t position = 0; position < header.num_columns * lanes; ++position)
+    if (ids[position] < -1 || ids[position] >= num_codes) return false;
   num_columns = header.num_columns;
   centres = Centres(header.num_cells, dim, centres_);
   frame.scale = header.scale;

@@ -2,8 +2,7 @@
 
 #include <cstdint>
 
-#include "memory.h"
-#include "pruned_codebook.h"
+#include "pair_block.h"
 
 namespace vqk::VQK_LEVEL {
 
@@ -21,10 +20,9 @@ class PrunedSearch {
   // Floats of scratch per worker, a multiple of 16.
   int64_t scratch_floats() const;
 
-  // Assigns `count` <= block_rows() rows as Search::assign does. Returns how many columns were
-  // looked at for all of them.
-  int64_t assign(const float* tile, int64_t count, float* scratch, int64_t* indices,
-                 float* distances, uint8_t* finite) const;
+  // Assigns `count` <= block_rows() rows as Search::assign does.
+  Effort assign(const float* tile, int64_t count, float* scratch, int64_t* indices,
+                float* distances, uint8_t* finite) const;
 
  private:
   const float* codebook_;

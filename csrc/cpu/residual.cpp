@@ -9,6 +9,7 @@
 #include "residual_sums.h"
 #include "row_tiles.h"
 #include "search.h"
+#include "streamed_search.h"
 
 namespace vqk::VQK_LEVEL {
 namespace {
@@ -38,6 +39,8 @@ class Searches {
       : count_(0), searches_(args.shared ? 1 : args.levels), block_rows_(0), scratch_floats_(0) {
     const int64_t wanted = args.shared ? 1 : args.levels, dim = args.x.dim;
     const RowSample sample(args.x, args.threads);
+    const bool chosen_by_sample =
+        args.prepared != nullptr || args.x.count > StreamedSearch::most_rows;
     for (; count_ < wanted; ++count_) {
       const float* codes = args.codebooks + count_ * args.num_codes * dim;
       const Search* search =
@@ -45,7 +48,7 @@ class Searches {
                      args.prepared != nullptr ? args.prepared[count_] : Prepared{nullptr, 0},
                      args.x.count, sample, args.threads);
       searches_[count_] = search;
-      if (count_ + 1 < wanted) subtract_codes(*search, codes, dim, sample);
+      if (chosen_by_sample && count_ + 1 < wanted) subtract_codes(*search, codes, dim, sample);
       const int64_t rows = search->block_rows(), floats = search->scratch_floats();
       if (rows > block_rows_) block_rows_ = rows;
       if (floats > scratch_floats_) scratch_floats_ = floats;

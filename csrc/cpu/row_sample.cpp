@@ -12,6 +12,7 @@ constexpr int64_t rows_of_call = 32;  // of every worker, for one of the sample
 
 RowSample::RowSample(const Rows& x, int threads) : count(x.count / (rows_of_call * threads)) {
   if (count > most_rows) count = most_rows;
+  if (count == 0 && x.count > 0) count = 1;
   tile.resize(count * padded(x.dim));
   for (int64_t i = 0; i < count; ++i)
     load_rows(x, i * x.count / count, 1, tile.data() + i * padded(x.dim));

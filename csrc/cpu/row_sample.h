@@ -8,7 +8,7 @@
 namespace vqk::VQK_LEVEL {
 
 // Some rows of a call, spread over it, by which a search is chosen: so few that searching them once
-// more costs next to nothing, none of a small call.
+// more costs next to nothing, unless the call is short.
 struct RowSample {
   RowSample(const Rows& x, int threads);
 

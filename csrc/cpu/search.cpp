@@ -19,7 +19,7 @@ Search::Search(const float* codebook, int64_t num_codes, int64_t dim, Metric met
       num_rows_(num_rows),
       threads_(threads),
       opened_(new OpenedBlock(prepared, codebook, num_codes, dim, metric, threads)),
-      cells_(new CellChoice(codebook, num_codes, dim, *opened_, num_rows, sample, threads)),
+      cells_(new CellChoice(codebook, num_codes, dim, *opened_, num_rows, sample, true, threads)),
       packed_(nullptr),
       streamed_(nullptr) {
   if (cells_->search() != nullptr) return;
@@ -48,10 +48,6 @@ int64_t Search::block_rows() const {
 int64_t Search::scratch_floats() const {
   if (cells_->search() != nullptr) return cells_->search()->scratch_floats();
   return packed_ != nullptr ? packed_->scratch_floats() : 0;
-}
-
-double Search::visited_share() const {
-  return cells_->search() != nullptr ? cells_->share() : -1.0;
 }
 
 void Search::assign(const float* tile, int64_t count, float* scratch, int64_t* indices,

@@ -38,9 +38,6 @@ class Search {
   void assign(const float* tile, int64_t count, float* scratch, int64_t* indices, float* distances,
               uint8_t* finite) const;
 
-  // The share of the codes that the sample had to look at; negative if all codes are looked at.
-  double visited_share() const;
-
  private:
   void assign_streamed(const float* tile, int64_t count, int64_t* indices, float* distances,
                        uint8_t* finite) const;

@@ -111,6 +111,12 @@ ERRORS: list[tuple[Callable[[], Any], type[Exception], str]] = [
     (lambda: _ema(counts=torch.ones(3)), ValueError, "counts must have shape (4,), got (3,)"),
     (lambda: _ema(counts=[1]), TypeError, "counts must be a torch.Tensor, got list"),
     (lambda: vq.explain(X, CODES, backend="triton"), ValueError, "x must be on a CUDA device"),
+    (lambda: vq.explain(X, CODES, metric="L2"), ValueError, "metric must be"),
+    (
+        lambda: vq.explain(X, vq.prepare(CODES), metric="cosine"),
+        ValueError,
+        "metric must be the one that the codebook was prepared for, 'l2', got 'cosine'",
+    ),
     (
         lambda: vq.explain(META, META, backend="native"),
         ValueError,

@@ -47,7 +47,7 @@ def test_is_taken_wherever_a_codebook_is(metric: str, backend: str) -> None:
         assert torch.equal(got, expected)
     indices = outs[0][1]
     assert torch.equal(vq.lookup(indices, prepared), vq.lookup(indices, codebook))
-    assert repr(vq.explain(x, prepared)) == repr(vq.explain(x, codebook))
+    assert repr(vq.explain(x, prepared, metric=metric)) == repr(vq.explain(x, codebook))
 
 
 @pytest.mark.parametrize("n", [24, 600])

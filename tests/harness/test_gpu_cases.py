@@ -67,7 +67,7 @@ def test_windows_are_those_of_the_photographs_and_none_is_taken_twice(
     names = torch.arange(2 * 5 * 6).reshape(2, 5, 6, 1).float()
     monkeypatch.setattr(cases, "photos", lambda: list(names.expand(2, 5, 6, 3)))
     available = 2 * 2 * 4 * 5
-    rows = device_data._windows(available, 2, colour).round()
+    rows = device_data.windows(available, 2, colour).round()
     assert rows.shape == (available, 12 if colour else 4)
     assert len(rows.unique(dim=0)) == available
     grey = rows.reshape(available, -1, 4)[:, 0]

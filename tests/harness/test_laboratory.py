@@ -9,7 +9,7 @@ import torch
 from speed_cases import SpeedCase
 from torch import Tensor
 
-from benchmarks import fresh, laboratory, truth
+from benchmarks import fresh, laboratory, results, truth, words
 from benchmarks.laboratory import Contender, Laboratory, Outcome
 from benchmarks.peers import OURS, Call, Provider, UnavailableError
 from benchmarks.timing import Effort
@@ -114,3 +114,16 @@ def test_only_what_was_selected_of_the_same_group_is_measured() -> None:
     lab = laboratory.Laboratory(contenders, torch.device("cpu"), 1, Effort(3, 0.1))
     assert lab.outcome(contenders[0]).times_ours is None
     assert made == ["a"]
+
+
+def test_what_gets_a_codebook_ready_has_no_share_of_the_peak_and_facts_are_kept() -> None:
+    told = Provider(
+        "peer", _exact, searches=False, facts=lambda x, codebook: {"of": len(codebook)}
+    )
+    contenders = [Contender("nearest_code", CASE, provider) for provider in (OURS_EXACT, told)]
+    lab = Laboratory(contenders, torch.device("cpu"), 1, Effort(3, 0.1))
+    where = {"machine": "m", "commit": "c", "measured": "now"}
+    ours, row = (results.row(c, lab.outcome(c), where) for c in contenders)
+    assert ours["tflops"] > 0
+    assert (row["peak_share"], row["tflops"], row["of"]) == (None, None, CASE.k)
+    assert words.share(row) == "not measured"

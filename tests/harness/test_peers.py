@@ -16,6 +16,8 @@ _CASES = [
     ("residual_quantize", SpeedCase(300, 40, 6, levels=3)),
     ("training_step", SpeedCase(300, 40, 6)),
     ("training_step", SpeedCase(300, 40, 6, levels=3)),
+    ("pruned_search", SpeedCase(300, 40, 6)),
+    ("pruned_step", SpeedCase(300, 40, 6)),
     *dict.fromkeys(  # a power of two of codes, because Mimi takes no other number
         ("converted_step", case._replace(n=300, k=32, d=6, data="Gaussian"))
         for case in speed_cases.CONVERTED

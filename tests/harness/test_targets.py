@@ -79,6 +79,8 @@ def test_every_floor_is_on_a_case_and_a_contender_that_are_measured() -> None:
         "residual_quantize": speed_cases.RESIDUAL,
         "training_step": speed_cases.TRAINING,
         "converted_step": speed_cases.CONVERTED,
+        "pruned_search": (*speed_cases.PRUNED, *speed_cases.GROWING),
+        "pruned_step": speed_cases.PRUNED_TRAINING,
     }
     for table, cases in (floors.PEAK_SHARE | floors.TIMES_OURS).items():
         assert cases.keys() <= {case.name for case in measured[table]}

@@ -62,7 +62,7 @@ def _weaker_rounding(*layout):
 
 def _searched(name: str, x: Tensor, codebook: Tensor, metric: str) -> int:
     codes = normalize_codes(codebook)[0] if metric == "cosine" else codebook
-    found, _ = nearest_code.nearest_code(x, codes, metric, 1)
+    found, _ = nearest_code.nearest_code(x, codes, None, metric, 1)
     expected, _ = oracle.nearest_code(x, codes, metric)
     wrong = int((found.numpy() != expected).sum())
     if wrong:

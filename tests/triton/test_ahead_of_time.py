@@ -21,12 +21,14 @@ _CANONICAL = {
     "certify",
     "rerank",
     "scan",
+    "scan_cells",
     "normalize_codes",
     "move_codes",
     "decay_sizes",
     "revive",
 }
 _SOFT = {"log_sums", "probability_sums", "pull", "sample_codes"}
+_IN_CELLS = {"nearest_centres", "cells_in_reach", "scan_cells"}
 _MOST_STACK = 64
 # 64-lane instructions per pair, the lists included, by the widest vectors that a limit is for. On
 # sm_80 every comparison takes two operands, and on sm_100 scores are moved out of tensor memory.
@@ -49,7 +51,7 @@ def test_the_stack_is_small_and_nothing_that_goes_over_pairs_spills_in_a_loop(ar
     spills = {
         k.label: k.spills_in_loops
         for k in every_kernel(arch)
-        if k.per_pair is not None or k.launch.name in _SOFT
+        if k.per_pair is not None or k.launch.name in _SOFT | _IN_CELLS
     }
     assert spills
     assert {label: count for label, count in spills.items() if count} == {}

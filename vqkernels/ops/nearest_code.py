@@ -25,7 +25,9 @@ def search(
     if chosen == "native":
         return native.nearest_code(x, codebook, prepared, metric, channel_dim)
     if chosen == "triton":
-        return triton_launcher("nearest_code").nearest_code(x, codebook, metric, channel_dim)
+        return triton_launcher("nearest_code").nearest_code(
+            x, codebook, prepared, metric, channel_dim
+        )
     return reference.nearest_code(x, codebook, metric, channel_dim)
 
 

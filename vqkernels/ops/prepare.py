@@ -7,11 +7,11 @@ from torch import Tensor
 
 from vqkernels.backends import native
 from vqkernels.ops._library import define
-from vqkernels.ops.dispatch import choose
+from vqkernels.ops.dispatch import choose, triton_launcher
 
 
 def on_cpu(codebook: Tensor, backend: str | None) -> bool:
-    """Whether the native search on the CPU will be the one: the only one that keeps anything."""
+    """Whether the native search on the CPU will be the one: what keeps something unasked."""
     return codebook.is_cpu and choose("nearest_code", codebook, None, backend) == "native"
 
 
@@ -23,14 +23,19 @@ def _cells(codebook: Tensor, cells: int | None) -> int:
 def _impl(codebook: Tensor, metric: str, backend: str | None, cells: int | None) -> list[Tensor]:
     if on_cpu(codebook, backend):
         return [native.prepare(codebook, metric, _cells(codebook, cells))]
+    if cells and choose("nearest_code", codebook, None, backend) == "triton":
+        return [triton_launcher("prepare").prepare(codebook, metric, cells)]
     return []
 
 
 def _fake(codebook: Tensor, metric: str, backend: str | None, cells: int | None) -> list[Tensor]:
+    k, d = codebook.shape
     if on_cpu(codebook, backend):
-        k, d = codebook.shape
         size = native.prepared_bytes(k, d, _cells(codebook, cells))
         return [codebook.new_empty(size, dtype=torch.uint8)]
+    if cells and choose("nearest_code", codebook, None, backend) == "triton":
+        shape = triton_launcher("prepare").prepared_shape(codebook, metric, cells)
+        return [codebook.new_empty(shape, dtype=torch.uint8)]
     return []
 
 

@@ -106,6 +106,7 @@ def _as_score(bits):
 
 @triton.jit(do_not_specialize=["num_rows", "num_codes"])
 def _certify(
+    wanted_ptr,  # () int32 or None: 0 where nothing is to be done
     x_ptr,  # (N, D) through strides
     codebook_ptr,  # (K, D)
     centre_ptr,  # (D,) float32
@@ -149,6 +150,8 @@ def _certify(
     CODES: tl.constexpr,
     DIMS: tl.constexpr,
 ):
+    if wanted_ptr is not None and tl.load(wanted_ptr) == 0:
+        return
     row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
     inside = row < num_rows
     x_row = x_ptr + row_offsets(row, size1, size2, size3, stride0, stride1, stride2, stride3)
@@ -210,12 +213,14 @@ def certify(
     channel_dim: int,
     difficulty: Tensor,
     results: tuple[Tensor, Tensor, RowList, RowList] | None,
+    wanted: Tensor | None = None,
 ) -> None:
     """Finishes the rows it can and lists the others as contested or open.
 
     Args:
         results: indices, distances, contested and open rows; None: only add to ``difficulty`` what
             finishing the rows of the shortlist would cost.
+        wanted: () int32 on the device; if it is there and 0, nothing is done.
     """
     num_rows, slots, kept = shortlist.scores.shape
     if results is None:
@@ -230,7 +235,7 @@ def certify(
     x, layout = row_layout(x, channel_dim)
     with torch.cuda.device_of(x):
         _certify[(triton.cdiv(num_rows, block_rows),)](
-            *(x, codebook, packed.centre, packed.scalars, rows.exponents, rows.norms),
+            *(wanted, x, codebook, packed.centre, packed.scalars, rows.exponents, rows.norms),
             *(shortlist.scores, shortlist.groups, shortlist.rest),
             *written,
             num_rows,

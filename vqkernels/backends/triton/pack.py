@@ -52,6 +52,7 @@ class Packed:
 
 @triton.jit
 def _survey(
+    wanted_ptr,  # () int32 or None: 0 where nothing is to be done
     codebook_ptr,  # (K, D)
     partial_ptr,  # (programs, 3, D) float64: sums, smallest, largest; of finite components
     num_codes,
@@ -60,6 +61,8 @@ def _survey(
     CODES: tl.constexpr,
     DIMS: tl.constexpr,
 ):
+    if wanted_ptr is not None and tl.load(wanted_ptr) == 0:
+        return
     first = tl.program_id(0).to(tl.int64) * share
     last = tl.minimum(first + share, num_codes)
     d = tl.program_id(1) * DIMS + tl.arange(0, DIMS)
@@ -116,6 +119,7 @@ def _position(
 
 @triton.jit
 def _pack(
+    wanted_ptr,  # () int32 or None
     codebook_ptr,  # (K, D)
     partial_ptr,  # (surveys, 3, D) float64
     codes_ptr,  # (positions, 2, WIDTH) fp16, out; unused when PACKED
@@ -140,6 +144,8 @@ def _pack(
     CODES: tl.constexpr,
     DIMS: tl.constexpr,
 ):
+    if wanted_ptr is not None and tl.load(wanted_ptr) == 0:
+        return
     code = tl.program_id(0).to(tl.int64) * CODES + tl.arange(0, CODES)
     early = tl.arange(0, CODES).to(tl.int64)  # candidates for b_0
     column = tl.arange(0, DIMS)
@@ -239,8 +245,10 @@ def _pack(
         tl.store(lanes_ptr + at[:, None] * LANES + lane[None, :], lanes)
 
 
-def pack(codebook: Tensor, plan: Plan, metric: str, alpha: float) -> Packed:
-    """Packs a contiguous (K, D) codebook."""
+def pack(
+    codebook: Tensor, plan: Plan, metric: str, alpha: float, wanted: Tensor | None = None
+) -> Packed:
+    """Packs a contiguous (K, D) codebook, unless ``wanted``, () int32, is there and 0."""
     k, d = codebook.shape
     share = max(256, -(-k // _SURVEYS))
     surveys = -(-k // share)
@@ -256,9 +264,10 @@ def pack(codebook: Tensor, plan: Plan, metric: str, alpha: float) -> Packed:
     )
     with torch.cuda.device_of(codebook):
         _survey[(surveys, -(-d // _DIMS))](
-            codebook, partial, k, d, share, CODES=_CODES, DIMS=_DIMS
+            wanted, codebook, partial, k, d, share, CODES=_CODES, DIMS=_DIMS
         )
         _pack[(padded // _CODES,)](
+            wanted,
             codebook,
             partial,
             packed.codes,

@@ -30,11 +30,10 @@ def residual(
     need_codebooks: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     """The seven results of ``reference.residual``, as it defines them."""
-    del prepared  # the search packs nothing yet
     quantized = like_x(x, torch.float32)
     if joint_layout(channel_dim, x, quantized) is None:
         options = (channel_dim, statistics, need_x, need_codebooks)
-        step = residual(x.contiguous(), codebooks, None, levels, mask, kept, *options)
+        step = residual(x.contiguous(), codebooks, prepared, levels, mask, kept, *options)
         remainder = like_x(x, torch.float32).copy_(step[5]) if need_x else step[5]
         return quantized.copy_(step[0]), *step[1:5], remainder, step[6]
 
@@ -53,8 +52,10 @@ def residual(
     after = Assignment(x, len(flat), mse, channel_dim)
     rows = x
     for level in range(levels):
-        codes = codebooks[level % books]
-        found, _ = nearest_code(rows, codes, "l2", channel_dim)
+        book = level % books
+        codes = codebooks[book]
+        own = prepared[book : book + 1] if prepared else None
+        found, _ = nearest_code(rows, codes, own, "l2", channel_dim)
         left = buffers[level % 2]
         keys, _ = after.level(
             *(level, rows, codes, mask, kept, found.view(-1), flat[:, level], quantized, left),

@@ -118,6 +118,7 @@ def _own_steps(num_steps):
 
 @triton.jit(do_not_specialize=["num_rows", "num_steps", "limit"])
 def _screen(
+    wanted_ptr,  # () int32 or None: 0 where nothing is to be done
     difficulty_ptr,  # () int32: what the probe counted
     rows_ptr,  # (N, 2, WIDTH) fp16: parts of x; unused without PRODUCTS
     row_lanes_ptr,  # (N, LANES) fp16
@@ -142,6 +143,8 @@ def _screen(
 
     One product runs where the probe counted at most ``limit``, more run where it counted more.
     """
+    if wanted_ptr is not None and tl.load(wanted_ptr) == 0:
+        return
     if (tl.load(difficulty_ptr) <= limit) != (PRODUCTS <= 1):
         return
     row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
@@ -183,6 +186,7 @@ def _screen(
 
 @triton.jit(do_not_specialize=["num_rows", "num_steps", "limit"])
 def _screen_in_chunks(
+    wanted_ptr,  # () int32 or None
     difficulty_ptr,  # () int32
     rows_ptr,  # (N, 2, width) fp16
     row_lanes_ptr,  # (N, LANES) fp16
@@ -205,6 +209,8 @@ def _screen_in_chunks(
     FLATTEN: tl.constexpr,
 ):
     """Rows too wide to stay: they stream by too, in chunks, in one loop over tiles and chunks."""
+    if wanted_ptr is not None and tl.load(wanted_ptr) == 0:
+        return
     if (tl.load(difficulty_ptr) <= limit) != (PRODUCTS <= 1):
         return
     row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
@@ -246,6 +252,7 @@ def screen(
     device: Hardware,
     products: int,
     limit: int,
+    wanted: Tensor | None = None,
     into: Shortlist | None = None,
 ) -> Shortlist:
     """Screens the first ``num_rows`` rows with so many products, if the probe says so.
@@ -253,6 +260,7 @@ def screen(
     Args:
         difficulty: () int32, what the probe counted, on the device.
         limit: up to it one product is enough; -1: never; ``NO_LIMIT``: whatever was counted.
+        wanted: () int32 on the device; if it is there and 0, nothing is done.
         into: a list to write to, when another number of products may have written it.
     """
     plan = packed.plan
@@ -266,7 +274,7 @@ def screen(
         empty(num_rows, slots, KEPT), empty(num_rows, slots, KEPT), empty(num_rows, slots)
     )
     arguments = (
-        *(difficulty, rows.parts, rows.lanes[products], packed.codes, packed.lanes),
+        *(wanted, difficulty, rows.parts, rows.lanes[products], packed.codes, packed.lanes),
         *(out.scores, out.groups, out.rest, num_rows, plan.steps(num_codes), limit),
     )
     shape = {

@@ -53,6 +53,7 @@ def _norm(square_sum):
 
 @triton.jit(do_not_specialize=["num_rows"])
 def _split_rows(
+    wanted_ptr,  # () int32 or None: 0 where nothing is to be done
     x_ptr,  # (N, D) through strides
     centre_ptr,  # (D,) float32
     scalars_ptr,  # (4,) float32
@@ -81,6 +82,8 @@ def _split_rows(
     ROWS: tl.constexpr,
     DIMS: tl.constexpr,
 ):
+    if wanted_ptr is not None and tl.load(wanted_ptr) == 0:
+        return
     row = tl.program_id(0).to(tl.int64) * ROWS + tl.arange(0, ROWS)
     inside = row < num_rows
     x_row = x_ptr + row_offsets(row, size1, size2, size3, stride0, stride1, stride2, stride3)
@@ -174,9 +177,14 @@ def _centred(x_row, centre_ptr, d, dim, dim_stride, inside, CENTRED: tl.constexp
 
 
 def split_rows(
-    x: Tensor, packed: Packed, metric: str, channel_dim: int, num_rows: int
+    x: Tensor,
+    packed: Packed,
+    metric: str,
+    channel_dim: int,
+    num_rows: int,
+    wanted: Tensor | None = None,
 ) -> SplitRows:
-    """Prepares the rows of x, ``num_rows`` of them."""
+    """Prepares the rows of x, ``num_rows`` of them, unless ``wanted`` is there and 0."""
     plan = packed.plan
 
     def empty(*shape: int, dtype: torch.dtype = torch.float16) -> Tensor:
@@ -190,6 +198,7 @@ def split_rows(
     x, layout = row_layout(x, channel_dim)
     with torch.cuda.device_of(x):
         _split_rows[(triton.cdiv(num_rows, _ROWS),)](
+            wanted,
             x,
             packed.centre,
             packed.scalars,

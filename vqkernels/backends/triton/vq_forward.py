@@ -24,15 +24,14 @@ def vq_forward(
     given: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     """(quantized, indices, mse, counts, sums) as ``reference.vq_forward`` defines them."""
-    del prepared  # the search packs nothing yet
     quantized = like_x(x, torch.float32)
     if joint_layout(channel_dim, x, quantized) is None:
         options = (mask, metric, channel_dim, statistics, given)
-        step = vq_forward(x.contiguous(), codebook, None, *options)
+        step = vq_forward(x.contiguous(), codebook, prepared, *options)
         return quantized.copy_(step[0]), *step[1:]
     k, dim = codebook.shape
     if given is None:
-        found, _ = nearest_code(x, codebook, metric, channel_dim)
+        found, _ = nearest_code(x, codebook, prepared, metric, channel_dim)
         indices = found
     else:
         found = given.to(torch.int64).contiguous()
