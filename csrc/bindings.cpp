@@ -73,8 +73,8 @@ void partition(uintptr_t codebook, int64_t num_codes, int64_t dim, int64_t cells
   vqk::partition(args);
 }
 
-bool is_worn(std::pair<uintptr_t, int64_t> prepared, int64_t num_codes, int64_t dim) {
-  return vqk::is_worn(parse_prepared(prepared), check_codes(num_codes), dim);
+bool is_worn(std::pair<uintptr_t, int64_t> partition, int64_t dim) {
+  return vqk::is_worn(parse_prepared(partition), dim);
 }
 
 void force_pruning(const std::string& choice) {
@@ -232,7 +232,7 @@ PYBIND11_MODULE(_native, m) {
   m.def("partition_bytes", &partition_bytes, py::arg("dim"), py::arg("cells"));
   m.def("partition", &partition, py::arg("codebook"), py::arg("num_codes"), py::arg("dim"),
         py::arg("cells"), py::arg("out"), py::arg("threads"));
-  m.def("is_worn", &is_worn, py::arg("prepared"), py::arg("num_codes"), py::arg("dim"));
+  m.def("is_worn", &is_worn, py::arg("partition"), py::arg("dim"));
   m.def("visited_share", &visited_share, py::arg("x"), py::arg("codebook"), py::arg("num_codes"),
         py::arg("metric"), py::arg("prepared"), py::arg("threads"));
   m.def("force_pruning", &force_pruning, py::arg("choice"));

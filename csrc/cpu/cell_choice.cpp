@@ -1,5 +1,6 @@
 #include "cell_choice.h"
 
+#include "kernels.h"
 #include "row_tiles.h"
 #include "vqk/pruning.h"
 
@@ -33,6 +34,7 @@ constexpr int32_t calls_to_wait = 31;
 constexpr int64_t rows_of_long_call = 4096;
 
 constexpr float newest = 0.125f;
+constexpr float worn_growth = 1.5f;
 
 float read(const float& note) {
   float value;
@@ -135,6 +137,13 @@ bool CellChoice::pays_for(int64_t num_rows, const RowSample& sample, bool noted)
     __atomic_store_n(&notes.wait, ask_again ? 0 : calls_to_wait, __ATOMIC_RELAXED);
   }
   return pays;
+}
+
+bool is_worn(const Prepared& partition, int64_t dim) {
+  int64_t cells;
+  if (!Partition::fits(partition.data, partition.bytes, dim, &cells)) return false;
+  const Partition::Notes& notes = *Partition(dim, cells, const_cast<void*>(partition.data)).notes;
+  return read(notes.share) > worn_growth * read(notes.least_share);
 }
 
 }  // namespace vqk::VQK_LEVEL

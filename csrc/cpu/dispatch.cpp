@@ -106,8 +106,8 @@ int64_t partition_bytes(int64_t dim, int64_t cells) {
 int64_t suitable_cells(int64_t num_codes, int64_t dim) {
   return active().kernels->suitable_cells(num_codes, dim);
 }
-bool is_worn(const Prepared& prepared, int64_t num_codes, int64_t dim) {
-  return active().kernels->is_worn(prepared, num_codes, dim);
+bool is_worn(const Prepared& partition, int64_t dim) {
+  return active().kernels->is_worn(partition, dim);
 }
 int64_t lookup(const Lookup& args) { return run(&Kernels::lookup, args); }
 int64_t code_sums(const CodeSums& args) { return run(&Kernels::code_sums, args); }

@@ -30,7 +30,7 @@ struct Kernels {
   int64_t (*partition_bytes)(int64_t dim, int64_t cells);
   void (*partition)(const Prepare&);
   int64_t (*suitable_cells)(int64_t num_codes, int64_t dim);
-  bool (*is_worn)(const Prepared&, int64_t num_codes, int64_t dim);
+  bool (*is_worn)(const Prepared&, int64_t dim);
   int64_t (*lookup)(const Lookup&);
   int64_t (*code_sums)(const CodeSums&);
   void (*vq_forward)(const VqForward&);
@@ -69,7 +69,7 @@ void prepare(const Prepare& args);
 int64_t partition_bytes(int64_t dim, int64_t cells);
 void partition(const Prepare& args);
 int64_t suitable_cells(int64_t num_codes, int64_t dim);
-bool is_worn(const Prepared& prepared, int64_t num_codes, int64_t dim);
+bool is_worn(const Prepared& partition, int64_t dim);
 int64_t lookup(const Lookup& args);
 int64_t code_sums(const CodeSums& args);
 void vq_forward(const VqForward& args);

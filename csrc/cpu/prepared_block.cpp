@@ -1,7 +1,5 @@
 #include "prepared_block.h"
 
-#include "kernels.h"
-
 namespace vqk::VQK_LEVEL {
 namespace {
 
@@ -47,19 +45,6 @@ OpenedBlock::OpenedBlock(const Prepared& prepared, const float* codebook, int64_
   }
   has_partition = cells > 0;
   if (has_partition) partition.open();
-}
-
-bool is_worn(const Prepared& prepared, int64_t num_codes, int64_t dim) {
-  constexpr float growth = 1.5f;
-  const int64_t packed = PackedCodebook(num_codes, dim, Metric::l2, nullptr).bytes_kept;
-  const int64_t offsets[] = {packed, 0};
-  for (const int64_t offset : offsets) {
-    const int64_t cells = cells_at(prepared, offset, dim);
-    if (cells == 0) continue;
-    const Partition partition(dim, cells, at(const_cast<void*>(prepared.data), offset));
-    return partition.notes->share > growth * partition.notes->least_share;
-  }
-  return false;
 }
 
 }  // namespace vqk::VQK_LEVEL

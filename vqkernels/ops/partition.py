@@ -37,5 +37,4 @@ partition = define("partition(Tensor codebook, str? backend) -> Tensor[]", _impl
 
 def is_worn(parts: list[Tensor], codebook: Tensor) -> bool:
     """Whether searches found that what ``partition`` returned fits the codebook no longer."""
-    k, d = codebook.shape
-    return bool(parts) and native.is_worn(parts, k, d)
+    return bool(parts) and native.is_worn(parts, codebook.shape[1])

@@ -37,7 +37,7 @@ void partition(const Prepare& args);
 // How many cells suit a codebook; 0 where looking at every code is cheap.
 int64_t suitable_cells(int64_t num_codes, int64_t dim);
 
-// Whether searches found that a block's partition no longer fits the codebook and the rows.
-bool is_worn(const Prepared& prepared, int64_t num_codes, int64_t dim);
+// Whether searches found that what partition() made no longer fits the codebook and the rows.
+bool is_worn(const Prepared& partition, int64_t dim);
 
 }  // namespace vqk

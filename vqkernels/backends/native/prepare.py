@@ -50,9 +50,9 @@ def partition(codebook: Tensor, cells: int) -> Tensor:
     return found
 
 
-def is_worn(parts: list[Tensor], num_codes: int, dim: int) -> bool:
+def is_worn(parts: list[Tensor], dim: int) -> bool:
     """Whether searches found that a partition no longer fits the codebook and the rows."""
-    return bool(core.is_worn(prepared_block(parts), num_codes, dim))
+    return bool(core.is_worn(prepared_block(parts), dim))
 
 
 def visited_share(
