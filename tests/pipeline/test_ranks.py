@@ -1,10 +1,16 @@
-"""Two real processes under torchrun train what one trains on the union of their batches."""
+"""Two real processes under torchrun do what one does, also when they are killed in between.
+
+They train on halves of its batches, and share its shards of codes.
+"""
 
 import json
 import os
+import random
 import shutil
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -12,6 +18,7 @@ import torch
 from safetensors.torch import load_file
 
 from vqtrain.cli import main
+from vqtrain.fit.state import read_header
 
 # No dropout, and codes that do not die: nothing may be drawn within a step.
 QUICK = [
@@ -22,37 +29,62 @@ QUICK = [
     *("--tokenizer.vqvae.num_embeddings", "4", "--tokenizer.learning_rate", "3e-4"),
     *("--prior.steps", "50", "--prior.validate_every", "25", "--prior.batch_size", "64"),
     *("--prior.pixelcnn.width", "16", "--prior.pixelcnn.dropout", "0"),
+    *("--extract.shard_items", "400", "--checkpoint.every", "7"),
 ]
 FIRST = Path(__file__).with_name("every_command.py")
 
 
-@pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
-    """The run folders of one process, and of two."""
-    folder = tmp_path_factory.mktemp("ranks")
-    one, two, codes = folder / "one", folder / "two", folder / "codes"
-    assert main(["train", "tokenizer", "digits", "--out", str(one), *QUICK]) == 0
-    assert main(["extract", str(one)]) == 0
-    shutil.copytree(one, codes)
-    assert main(["train", "prior", str(one)]) == 0
-    commands = [
-        ["train", "tokenizer", "digits", "--out", str(two), *QUICK],
-        ["train", "prior", str(codes)],
-    ]
+def two_ranks(*commands: list[str]) -> "subprocess.Popen[str]":
+    """Two processes that run `vqk` commands together, one after the other."""
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    done = subprocess.run(
+    return subprocess.Popen(
         [*launch, str(FIRST), json.dumps(commands)],
         env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "OMP_NUM_THREADS": "1"},
-        capture_output=True,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         text=True,
-        timeout=240,
-        check=False,
     )
-    assert done.returncode == 0, done.stderr
+
+
+def kill_with_workers(launcher: "subprocess.Popen[str]") -> None:
+    """SIGKILL to torchrun, so that it cannot react, and then to the ranks that it started."""
+    children = Path(f"/proc/{launcher.pid}/task").glob("*/children")
+    ranks = [int(pid) for path in children for pid in path.read_text().split()]
+    assert len(ranks) == 2
+    for pid in (launcher.pid, *ranks):
+        os.kill(pid, signal.SIGKILL)
+    launcher.communicate()
+
+
+def output_of(process: "subprocess.Popen[str]") -> str:
+    """What a process says until it ends well."""
+    output, errors = process.communicate(timeout=240)
+    assert process.returncode == 0, errors
+    return output
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    """The run folders of one process, and of two: theirs has the codes of the one's tokenizer."""
+    folder = tmp_path_factory.mktemp("ranks")
+    one, two, same_tokenizer = folder / "one", folder / "two", folder / "same-tokenizer"
+    assert main(["train", "tokenizer", "digits", "--out", str(one), *QUICK]) == 0
+    shutil.copytree(one, same_tokenizer)
+    assert main(["extract", str(one)]) == 0
+    assert main(["train", "prior", str(one)]) == 0
+    said = output_of(
+        two_ranks(
+            ["train", "tokenizer", "digits", "--out", str(two), *QUICK],
+            ["extract", str(same_tokenizer)],
+            ["train", "prior", str(same_tokenizer)],
+        )
+    )
     # The first rank alone speaks.
-    assert done.stdout.count("[train tokenizer] kept step 50") == 1
-    assert done.stdout.count("[train prior 0] kept step 50") == 1
-    shutil.copytree(codes / "prior-0", two / "prior-0")
+    assert said.count("[train tokenizer] kept step 50") == 1
+    assert said.count("[extract]") == 2
+    assert said.count("[train prior 0] kept step 50") == 1
+    for name in ("codes", "prior-0"):
+        shutil.copytree(same_tokenizer / name, two / name)
     return one, two
 
 
@@ -93,3 +125,30 @@ def test_the_checkpoint_holds_the_generators_of_every_rank(
         state = load_file(run / stage / "state.safetensors")
         assert len(state["rng.torch"]) == ranks
     assert not torch.equal(*state["rng.torch"])
+
+
+def test_two_ranks_write_the_codes_of_one(runs: tuple[Path, Path]) -> None:
+    one, two = ({path.name: path for path in (run / "codes").iterdir()} for run in runs)
+    assert one.keys() == two.keys()
+    assert sum(name.endswith(".safetensors") for name in one) > 2  # or there is nothing to share
+    for name, path in one.items():
+        assert path.read_bytes() == two[name].read_bytes(), name
+
+
+def test_two_ranks_killed_in_mid_training_resume_to_the_same_bits(
+    runs: tuple[Path, Path], tmp_path: Path
+) -> None:
+    train = ["train", "tokenizer", "digits", "--out", str(tmp_path), *QUICK]
+    checkpoint = tmp_path / "tokenizer" / "state.safetensors"
+    first = two_ranks(train)
+    while not checkpoint.is_file():
+        assert first.poll() is None, first.communicate()[1]
+        time.sleep(0.01)
+    time.sleep(random.Random(os.environ.get("SEED")).random() / 4)
+    kill_with_workers(first)
+    assert not read_header(checkpoint)["progress"]["finished"]
+    output_of(two_ranks(train))
+    killed, whole = (load_file(run / "tokenizer/state.safetensors") for run in (tmp_path, runs[1]))
+    assert killed.keys() == whole.keys()
+    for name, value in whole.items():
+        assert torch.equal(killed[name], value), name

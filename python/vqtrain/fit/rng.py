@@ -37,7 +37,9 @@ def states() -> dict[str, Tensor]:
 
 def restore(found: dict[str, Tensor]) -> None:
     """Inverse of `states`."""
-    torch.set_rng_state(found["torch"])
+    # Copies: torch 2.13 crashes on a view that does not begin where its storage does, as the row of
+    # any rank but the first.
+    torch.set_rng_state(found["torch"].clone())
     *words, position = found["numpy.words"].tolist()
     has_gauss, gauss = found["numpy.gauss"].tolist()
     np.random.set_state(
@@ -46,7 +48,7 @@ def restore(found: dict[str, Tensor]) -> None:
     waiting, gauss = found["python.gauss"].tolist()
     random.setstate((3, tuple(found["python.words"].tolist()), gauss if waiting else None))
     if "cuda" in found and torch.cuda.is_available():
-        torch.cuda.set_rng_state(found["cuda"])
+        torch.cuda.set_rng_state(found["cuda"].clone())
 
 
 @contextmanager
