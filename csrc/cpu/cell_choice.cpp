@@ -60,7 +60,6 @@ CellChoice::CellChoice(const float* codebook, int64_t num_codes, int64_t dim,
       block_(block),
       partition_(block.partition),
       codes_(block.pruned),
-      search_(nullptr),
       share_(-1.0f) {
   if (pruning() == Pruning::never) return;
   const bool always = pruning() == Pruning::always;
@@ -75,10 +74,8 @@ CellChoice::CellChoice(const float* codebook, int64_t num_codes, int64_t dim,
   if (codes_.num_columns == 0) return;
   const bool pays = known || pays_for(num_rows, sample, by_notes);
   if (!always && !pays) return;
-  search_ = new PrunedSearch(codebook, codes_, num_rows, threads);
+  search_.reset(new PrunedSearch(codebook, codes_, num_rows, threads));
 }
-
-CellChoice::~CellChoice() { delete search_; }
 
 // Whether a call of so many rows may have the cells made that are not at hand.
 bool CellChoice::can_bear(int64_t num_rows) const {

@@ -18,12 +18,9 @@ class CellChoice {
   // no earlier call answers for this one, nor this one for later ones.
   CellChoice(const float* codebook, int64_t num_codes, int64_t dim, const OpenedBlock& block,
              int64_t num_rows, const RowSample& sample, bool by_notes, int threads);
-  ~CellChoice();
-  CellChoice(const CellChoice&) = delete;
-  CellChoice& operator=(const CellChoice&) = delete;
 
   // Null: look at every code.
-  const PrunedSearch* search() const { return search_; }
+  const PrunedSearch* search() const { return search_.get(); }
   // The share of the codes that the sample had to look at; negative if it was not tried.
   float share() const { return share_; }
 
@@ -38,7 +35,7 @@ class CellChoice {
   Partition partition_;
   PrunedCodebook codes_;
   Buffer<char> partition_memory_, codes_memory_;
-  PrunedSearch* search_;
+  Owned<const PrunedSearch> search_;
   float share_;
 };
 

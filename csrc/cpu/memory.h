@@ -33,6 +33,27 @@ class Buffer {
   T* data_;
 };
 
+// One object made with `new`, or none. std::unique_ptr would leave weak symbols.
+template <class T>
+class Owned {
+ public:
+  VQK_INLINE explicit Owned(T* object = nullptr) : object_(object) {}
+  VQK_INLINE ~Owned() { delete object_; }
+  Owned(const Owned&) = delete;
+  Owned& operator=(const Owned&) = delete;
+
+  VQK_INLINE void reset(T* object = nullptr) {
+    delete object_;
+    object_ = object;
+  }
+  VQK_INLINE T* get() const { return object_; }
+  VQK_INLINE T* operator->() const { return object_; }
+  VQK_INLINE T& operator*() const { return *object_; }
+
+ private:
+  T* object_;
+};
+
 // Hands out a block of floats part by part, each aligned to 64 bytes if the block is. Without
 // memory it counts what would be taken.
 struct Parts {

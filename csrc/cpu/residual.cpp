@@ -35,8 +35,7 @@ void subtract_codes(const Search& search, const float* codes, int64_t dim,
 // The search of every level; one alone when they share their codes.
 class Searches {
  public:
-  explicit Searches(const Residual& args)
-      : count_(0), searches_(args.shared ? 1 : args.levels), block_rows_(0), scratch_floats_(0) {
+  explicit Searches(const Residual& args) : Searches(args.shared ? 1 : args.levels) {
     const int64_t wanted = args.shared ? 1 : args.levels, dim = args.x.dim;
     const RowSample sample(args.x, args.threads);
     const bool chosen_by_sample =
@@ -70,6 +69,10 @@ class Searches {
   int64_t scratch_floats() const { return scratch_floats_; }
 
  private:
+  // Delegated to, so that the destructor runs when memory is short in the middle.
+  explicit Searches(int64_t most)
+      : count_(0), searches_(most), block_rows_(0), scratch_floats_(0) {}
+
   int64_t count_;
   Buffer<const Search*> searches_;
   int64_t block_rows_, scratch_floats_;

@@ -19,42 +19,34 @@ Search::Search(const float* codebook, int64_t num_codes, int64_t dim, Metric met
       num_rows_(num_rows),
       threads_(threads),
       opened_(new OpenedBlock(prepared, codebook, num_codes, dim, metric, threads)),
-      cells_(new CellChoice(codebook, num_codes, dim, *opened_, num_rows, sample, true, threads)),
-      packed_(nullptr),
-      streamed_(nullptr) {
+      cells_(new CellChoice(codebook, num_codes, dim, *opened_, num_rows, sample, true, threads)) {
   if (cells_->search() != nullptr) return;
   if (!opened_->fresh && num_rows <= StreamedSearch::most_rows) {
-    streamed_ = new StreamedSearch(codebook, num_codes, dim, metric, num_rows, threads);
+    streamed_.reset(new StreamedSearch(codebook, num_codes, dim, metric, num_rows, threads));
     if (streamed_->usable()) return;
-    delete streamed_;
-    streamed_ = nullptr;
+    streamed_.reset();
   }
-  packed_ = new PackedSearch(codebook, num_codes, dim, metric,
-                             opened_->fresh ? &opened_->packed : nullptr, num_rows, threads);
+  packed_.reset(new PackedSearch(codebook, num_codes, dim, metric,
+                                 opened_->fresh ? &opened_->packed : nullptr, num_rows, threads));
 }
 
-Search::~Search() {
-  delete packed_;
-  delete streamed_;
-  delete cells_;
-  delete opened_;
-}
+Search::~Search() = default;
 
 int64_t Search::block_rows() const {
   if (cells_->search() != nullptr) return cells_->search()->block_rows();
-  return packed_ != nullptr ? packed_->block_rows() : num_rows_;
+  return packed_.get() != nullptr ? packed_->block_rows() : num_rows_;
 }
 
 int64_t Search::scratch_floats() const {
   if (cells_->search() != nullptr) return cells_->search()->scratch_floats();
-  return packed_ != nullptr ? packed_->scratch_floats() : 0;
+  return packed_.get() != nullptr ? packed_->scratch_floats() : 0;
 }
 
 void Search::assign(const float* tile, int64_t count, float* scratch, int64_t* indices,
                     float* distances, uint8_t* finite) const {
   if (cells_->search() != nullptr)
     cells_->search()->assign(tile, count, scratch, indices, distances, finite);
-  else if (packed_ != nullptr)
+  else if (packed_.get() != nullptr)
     packed_->assign(tile, count, scratch, indices, distances, finite);
   else
     assign_streamed(tile, count, indices, distances, finite);

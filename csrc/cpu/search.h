@@ -2,6 +2,7 @@
 
 #include <cstdint>
 
+#include "memory.h"
 #include "row_sample.h"
 #include "vqk/metric.h"
 #include "vqk/prepare.h"
@@ -47,11 +48,12 @@ class Search {
   Metric metric_;
   int64_t num_rows_;
   int threads_;
-  OpenedBlock* opened_;
-  CellChoice* cells_;
+  Owned<const OpenedBlock> opened_;
+  Owned<const CellChoice> cells_;
   // One of the two unless `cells_` has a search.
-  PackedSearch* packed_;
-  StreamedSearch* streamed_;  // its only block is all rows, and it shares its work out itself
+  Owned<const PackedSearch> packed_;
+  Owned<const StreamedSearch>
+      streamed_;  // its only block is all rows, and it shares its work out itself
 };
 
 }  // namespace vqk::VQK_LEVEL
