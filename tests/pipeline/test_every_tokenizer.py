@@ -33,6 +33,9 @@ MAKERS = {
     "vqvae2": lambda signal: VQVAE2(
         VQVAE2Config(**SMALL, num_embeddings=(5, 7), likelihood="logistic"), signal
     ),
+    "vqvae2 with shortcuts": lambda signal: VQVAE2(
+        VQVAE2Config(**SMALL, num_embeddings=(5, 7), patch_shortcut=True), signal
+    ),
     "identity": Identity,
 }
 

@@ -86,7 +86,13 @@ def make_decoder(
     num_labels: int,
     upsamplings: int,
 ) -> Decoder | DilatedDecoder:
-    """The decoder to the signal that the configuration names."""
+    """The decoder to the signal that the configuration names.
+
+    Raises:
+        ValueError: if a dilated decoder is asked for a shortcut, which only its mirror has.
+    """
+    if config.decoder == "dilated" and config.patch_shortcut:
+        raise ValueError("patch_shortcut must be false for a dilated decoder, got true")
     kind = DilatedDecoder if config.decoder == "dilated" else Decoder
     told = num_labels if config.class_conditional else None
     return kind(config, ndim, inputs, outputs, told, upsamplings)

@@ -26,6 +26,10 @@ class TrunkConfig:
             signal's own rate, for sound.
         dilated_layers: layers of the dilated decoder.
         dilation_cycle: its dilations are 1, 2, 4 and so on, and start anew after this many.
+        patch_shortcut: adds a linear map of the patch that a vector stands for to encoder and
+            decoder, as Chen et al. 2024 (arXiv 2410.10733) do without weights. Both learn first
+            to quantize patches, in a few hundred steps, then what is to be gained beyond that;
+            only for mirror.
     """
 
     hidden: int = 48
@@ -36,6 +40,7 @@ class TrunkConfig:
     decoder: Literal["mirror", "dilated"] = "mirror"
     dilated_layers: int = 10
     dilation_cycle: int = 10
+    patch_shortcut: bool = False
 
 
 class ResidualBlock(nn.Module):
@@ -81,9 +86,12 @@ class Encoder(nn.Module):
         ]
         layers += [nn.ReLU(), conv(hidden, outputs, 1)]
         self.layers = nn.Sequential(*layers)
+        side = 2**downsamplings
+        self.shortcut = conv(inputs, outputs, side, side) if config.patch_shortcut else None
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.layers(x)
+        y = self.layers(x)
+        return y if self.shortcut is None else y + self.shortcut(x)
 
 
 def upsampling(ndim: int, channels: int, times: int) -> nn.Sequential:
@@ -128,9 +136,14 @@ class Decoder(nn.Module):
         )
         self.upsampling = upsampling(ndim, hidden, upsamplings)
         self.output = conv(hidden, outputs, 3, padding=1)
+        side = 2**upsamplings
+        self.shortcut = (
+            CONV_TRANSPOSE[ndim](inputs, outputs, side, side) if config.patch_shortcut else None
+        )
 
     def forward(self, latents: Tensor, labels: Tensor | None = None) -> Tensor:
         x = self.input(latents)
         if self.label is not None:
             x = x + over_space(self.label(labels), self.ndim)
-        return self.output(self.upsampling(self.residual(x)))
+        y = self.output(self.upsampling(self.residual(x)))
+        return y if self.shortcut is None else y + self.shortcut(latents)
