@@ -37,8 +37,8 @@ def states() -> dict[str, Tensor]:
 
 def restore(found: dict[str, Tensor]) -> None:
     """Inverse of `states`."""
-    # Copies: torch 2.13 crashes on a view that does not begin where its storage does, as the row of
-    # any rank but the first.
+    # Copies: torch 2.13 crashes on a view that does not begin where its storage does, and the row
+    # of any rank but the first is one.
     torch.set_rng_state(found["torch"].clone())
     *words, position = found["numpy.words"].tolist()
     has_gauss, gauss = found["numpy.gauss"].tolist()
