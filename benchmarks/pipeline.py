@@ -42,8 +42,10 @@ PHOTOS: tuple[Column, ...] = (
     Column("reconstruction", "recon_bpd"),
     Column("codes", "prior_bpd"),
     Column("codes, uniform", "uniform_bpd"),
-    Column("used, %", "usage", 100, 1),
-    Column("perplexity", "perplexity", digits=1),
+    Column("16x16 codes used, %", "usage_0", 100, 1),
+    Column("perplexity", "perplexity_0", digits=1),
+    Column("32x32 codes used, %", "usage_1", 100, 1),
+    Column("perplexity", "perplexity_1", digits=1),
 )
 RUNS: tuple[Column, ...] = (
     Column("minutes", "minutes", digits=1),

@@ -33,6 +33,7 @@ from vqtrain.files import read_json, write_json
 from vqtrain.table_report import table_report
 
 SCHEMA = 1
+LEVEL_NUMBERS = ("usage", "perplexity")  # of the metrics, collected level by level
 
 
 class Row(NamedTuple):
@@ -148,7 +149,7 @@ def collect(table: Table, out: Path) -> dict[str, Any]:
     rows = []
     for row in table.rows:
         runs = [
-            read_json(_run_folder(out, row.name, seed) / "metrics.json", made_by="vqk run")
+            _flat(read_json(_run_folder(out, row.name, seed) / "metrics.json", made_by="vqk run"))
             for seed in table.seeds
         ]
         numbers = {
@@ -167,6 +168,14 @@ def collect(table: Table, out: Path) -> dict[str, Any]:
     }
     write_json(out / "table.json", content)
     return content
+
+
+def _flat(metrics: dict[str, Any]) -> dict[str, Any]:
+    """Metrics with those of every level of codes beside them: `usage_0` is the top level's."""
+    levels = enumerate(metrics.get("levels", []))
+    return metrics | {
+        f"{key}_{number}": level[key] for number, level in levels for key in LEVEL_NUMBERS
+    }
 
 
 def summary(values: list[float]) -> dict[str, Any]:

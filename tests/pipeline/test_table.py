@@ -50,6 +50,18 @@ def test_collected_numbers_are_means_over_seeds_with_standard_errors(tmp_path: P
     assert second["numbers"]["total_bpd"]["mean"] == 13.0
 
 
+def test_the_use_of_every_level_of_codes_is_collected(tmp_path: Path) -> None:
+    levels = [{"usage": 0.5, "perplexity": 3.0}, {"usage": 1.0, "perplexity": 9.0}]
+    for seed in (0, 1):
+        metrics = {"usage": 1.0, "perplexity": 9.0, "levels": levels}
+        write_json(tmp_path / "a" / f"seed-{seed}" / "metrics.json", metrics)
+    numbers = collect(small((Row("a", {}),), (0, 1)), tmp_path)["rows"][0]["numbers"]
+    assert {key: number["mean"] for key, number in numbers.items()} == {
+        **{"usage": 1.0, "usage_0": 0.5, "usage_1": 1.0},
+        **{"perplexity": 9.0, "perplexity_0": 3.0, "perplexity_1": 9.0},
+    }
+
+
 def test_one_seed_has_no_standard_error() -> None:
     assert summary([2.0]) == {"mean": 2.0, "standard_error": None, "values": [2.0]}
 
