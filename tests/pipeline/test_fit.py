@@ -226,6 +226,6 @@ def test_the_alarm_sounds_for_a_collapsed_codebook_alone() -> None:
     third = code_usage(torch.arange(20).repeat(100), 64)
     few_items = code_usage(torch.arange(16), 64)  # as many as 16 codes can use
     assert collapse_warnings([even, few_items]) == ()
-    assert "level 0 has collapsed: perplexity 1.1 of 64" in collapse_warnings([one])[0]
+    assert "level 0: perplexity 1.1 of 64" in collapse_warnings([one])[0]
     assert "level 1" in collapse_warnings([even, third])[0]
     assert "usage 31% of a possible 100%" in collapse_warnings([even, third])[0]

@@ -9,7 +9,7 @@ LEAST_USAGE = 0.5
 
 
 def collapse_warnings(usages: list[CodeUsage]) -> tuple[str, ...]:
-    """A line for every level whose codebook has collapsed.
+    """A line for every level whose codebook seems to have collapsed.
 
     Args:
         usages: of each level, over a whole split; a batch has too few codes to tell.
@@ -21,9 +21,9 @@ def collapse_warnings(usages: list[CodeUsage]) -> tuple[str, ...]:
         unused = usage.used < LEAST_USAGE * usage.ceiling
         if few or unused:
             lines.append(
-                f"the codebook of level {level} has collapsed: perplexity "
+                f"validation hardly uses the codebook of level {level}: perplexity "
                 f"{usage.perplexity:.1f} of {size}, usage {usage.used:.0%} of a possible "
-                f"{usage.ceiling:.0%}"
+                f"{usage.ceiling:.0%}; it has collapsed, unless these items are all alike"
             )
     return tuple(lines)
 
