@@ -224,7 +224,7 @@ class ResidualVQ(FullPrecision, Quantizer):
     @torch.no_grad()
     def _initialise(self, x: Tensor, mask: Tensor | None, channel: int) -> None:
         modules = self._codebooks()
-        _ranks.start_alike(modules)
+        _ranks.start_alike(modules, self.draws)
         left = x.detach()
         for position, level in enumerate(modules):
             level._run_kmeans(left, mask, channel)
