@@ -185,6 +185,19 @@ def test_a_step_with_numpy_numbers_in_its_options_compiles(make: Callable[[], nn
             assert torch.equal(found, expected)
 
 
+def test_seeds_may_have_64_bits() -> None:
+    seed = 2**64 - 1
+    for make in (
+        lambda: quantizer(revive=vq.Revive(seed=seed)),
+        lambda: quantizer(assign=vq.Sample(seed=seed)),
+        lambda: vq.nn.ResidualVQ(quantizer, 2, dropout=vq.LevelDropout(seed=seed)),
+        lambda: vq.nn.GumbelVQ(5, 6, seed=seed),
+        lambda: vq.nn.RandomProjectionVQ(5, 6, 3, seed=seed),
+    ):
+        module = make()
+        assert module(torch.randn(8, 6)).indices.shape[0] == 8
+
+
 def test_a_sparse_input_is_refused() -> None:
     with pytest.raises(TypeError, match=r"x must be a dense \(strided\) tensor, got torch.sparse"):
         vq.nearest_code(torch.eye(6).to_sparse(), torch.randn(5, 6))

@@ -261,7 +261,7 @@ class ResidualVQ(FullPrecision, Quantizer):
         first = self._level(0)
         counts, rows, found = out.usage.counts, None, None
         if first.revive is not None:
-            count, seed = first.revive.candidates, first.revive.seed
+            count, seed = first.revive.candidates, seed_of_rank(first.revive.seed, None)
             rows, found = ops.sample_residuals(
                 x.detach(), codebooks, out.indices, mask, kept, first.clock, count, seed, channel
             )
