@@ -30,7 +30,7 @@ def bit_indices(x: Tensor, channel_dim: int) -> Tensor:
     shape = [1] * x.ndim
     shape[channel_dim] = size
     values = 2 ** torch.arange(size - 1, -1, -1, device=x.device)
-    has = x.detach().view(_BITS[x.dtype]) > 0
+    has = x.detach().resolve_neg().view(_BITS[x.dtype]) > 0
     return torch.where(has, values.reshape(shape), 0).sum(dim=channel_dim)
 
 

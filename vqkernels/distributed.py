@@ -77,9 +77,12 @@ def resolve(name: str) -> dist.ProcessGroup:
 
 
 def seed_of_rank(seed: int, group: Group | None) -> int:
-    """The seed of what every rank draws for its own batch."""
-    odd = 0x9E3779B9  # apart in all of the 32 bits that the hash takes of a seed
-    return seed if group is None else seed + group.rank * odd
+    """The seed of what every rank draws for its own batch: the 32 bits that the hash takes of it.
+
+    No seed is too large for an op then.
+    """
+    odd = 0x9E3779B9  # apart in all of these bits
+    return (seed if group is None else seed + group.rank * odd) & 0xFFFFFFFF
 
 
 @torch.compiler.assume_constant_result

@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
+import numbers
 from dataclasses import dataclass
 
 from vqkernels import _checks
+
+
+def _as_python(option: object) -> None:
+    """Python's numbers in place of numpy's, which the compiler takes for tensors."""
+    for name, value in list(vars(option).items()):
+        if type(value) not in (bool, int, float) and isinstance(value, numbers.Real):
+            plain = int(value) if isinstance(value, numbers.Integral) else float(value)
+            object.__setattr__(option, name, plain)
 
 
 @dataclass(frozen=True)
@@ -26,6 +35,7 @@ class EMA:
         _checks.in_range("EMA.decay", self.decay, 0.0, 1.0, closed_high=False)
         _checks.at_least("EMA.epsilon", self.epsilon, 0.0)
         _checks.integer_at_least("EMA.every", self.every, 1)
+        _as_python(self)
 
 
 @dataclass(frozen=True)
@@ -41,6 +51,7 @@ class Gradient:
 
     def __post_init__(self) -> None:
         _checks.at_least("Gradient.weight", self.weight, 0.0)
+        _as_python(self)
 
 
 @dataclass(frozen=True)
@@ -79,6 +90,7 @@ class Revive:
         _checks.integer_at_least("Revive.every", self.every, 1)
         _checks.integer_at_least("Revive.candidates", self.candidates, 1)
         _checks.integer_at_least("Revive.seed", self.seed, 0)
+        _as_python(self)
 
 
 @dataclass(frozen=True)
@@ -107,6 +119,7 @@ class Sample:
     def __post_init__(self) -> None:
         _checks.above("Sample.temperature", self.temperature, 0.0)
         _checks.integer_at_least("Sample.seed", self.seed, 0)
+        _as_python(self)
 
 
 @dataclass(frozen=True)
@@ -124,6 +137,7 @@ class TopK:
 
     def __post_init__(self) -> None:
         _checks.integer_at_least("TopK.k", self.k, 1)
+        _as_python(self)
 
 
 @dataclass(frozen=True)
@@ -154,6 +168,7 @@ class LevelDropout:
         _checks.integer_at_least("LevelDropout.keep", self.keep, 1)
         _checks.integer_at_least("LevelDropout.multiple_of", self.multiple_of, 1)
         _checks.integer_at_least("LevelDropout.seed", self.seed, 0)
+        _as_python(self)
 
 
 @dataclass(frozen=True)
@@ -178,6 +193,7 @@ class Entropy:
         _checks.at_least("Entropy.weight", self.weight, 0.0)
         _checks.above("Entropy.temperature", self.temperature, 0.0)
         _checks.at_least("Entropy.diversity", self.diversity, 0.0)
+        _as_python(self)
 
 
 @dataclass(frozen=True)
@@ -198,6 +214,7 @@ class Orthogonal:
         _checks.at_least("Orthogonal.weight", self.weight, 0.0)
         if not isinstance(self.active_only, bool):
             raise TypeError(f"Orthogonal.active_only must be a bool, got {self.active_only!r}")
+        _as_python(self)
 
 
 Assign = Sample | TopK | None

@@ -273,6 +273,17 @@ def test_eval_mode_has_no_entropy() -> None:
 
 
 @either
+def test_a_part_of_a_conjugate_is_read_as_its_values(spherical: bool) -> None:
+    """torch negates such a view when it is read, not where it lies."""
+    module = vq.nn.LFQ(BITS, spherical=spherical).eval()
+    x = torch.randn(40, BITS, dtype=torch.complex64, generator=generator(42)).conj().imag
+    assert x.is_neg()
+    assert torch.equal(module.encode(x), module.encode(x.resolve_neg()))
+    for found, expected in zip(module(x)[:3], module(x.resolve_neg())[:3], strict=True):
+        assert torch.equal(found, expected)
+
+
+@either
 def test_autocast_changes_no_bit(spherical: bool) -> None:
     module = vq.nn.LFQ(BITS, spherical=spherical)
     x, mask = _input("BDHW")

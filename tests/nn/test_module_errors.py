@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import re
 from collections.abc import Callable
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 import torch
 from backends import available
 from modules import UPDATES, assert_same_state, batches, quantizer, snapshot, train
+from torch import nn
 
 import vqkernels as vq
 
@@ -148,6 +150,52 @@ def test_sizes_and_weights_may_be_numpy_numbers() -> None:
         commitment_weight=np.float64(1),
     )
     assert module(torch.randn(3, 6)).indices.shape == (3,)
+
+
+NUMPY: dict[str, Callable[[], nn.Module]] = {
+    "EMA and Revive": lambda: vq.nn.VectorQuantizer(
+        np.int64(5),
+        6,
+        update=vq.EMA(np.float64(0.5), np.float32(1e-5), every=np.int64(2)),
+        revive=vq.Revive(np.float64(1), np.float64(3), np.int64(2), np.int64(5), np.int64(7)),
+    ),
+    "losses": lambda: vq.nn.VectorQuantizer(
+        5,
+        6,
+        update=vq.Gradient(np.float64(1)),
+        regularize=(vq.Entropy(*map(np.float64, (0.1, 0.2, 0.3))), vq.Orthogonal(np.float64(1))),
+    ),
+    "Sample": lambda: quantizer(assign=vq.Sample(np.float64(0.5), seed=np.int64(3))),
+    "TopK": lambda: quantizer(assign=vq.TopK(np.int64(2))),
+    "LevelDropout": lambda: vq.nn.ResidualVQ(
+        quantizer, 4, dropout=vq.LevelDropout(np.float64(0.5), np.int64(1), np.int64(2))
+    ),
+    "LFQ": lambda: vq.nn.LFQ(6, entropy_group=np.int64(2)),
+    "RandomProjectionVQ": lambda: vq.nn.RandomProjectionVQ(5, 6, np.int64(3), seed=np.int64(1)),
+}
+
+
+@pytest.mark.parametrize("make", NUMPY.values(), ids=NUMPY.keys())
+def test_a_step_with_numpy_numbers_in_its_options_compiles(make: Callable[[], nn.Module]) -> None:
+    torch._dynamo.reset()
+    module = make()
+    step = torch.compile(copy.deepcopy(module), backend="aot_eager", fullgraph=True)
+    for x in batches(2, n=8):
+        for found, expected in zip(step(x)[:3], module(x)[:3], strict=True):
+            assert torch.equal(found, expected)
+
+
+def test_seeds_may_have_64_bits() -> None:
+    seed = 2**64 - 1
+    for make in (
+        lambda: quantizer(revive=vq.Revive(seed=seed)),
+        lambda: quantizer(assign=vq.Sample(seed=seed)),
+        lambda: vq.nn.ResidualVQ(quantizer, 2, dropout=vq.LevelDropout(seed=seed)),
+        lambda: vq.nn.GumbelVQ(5, 6, seed=seed),
+        lambda: vq.nn.RandomProjectionVQ(5, 6, 3, seed=seed),
+    ):
+        module = make()
+        assert module(torch.randn(8, 6)).indices.shape[0] == 8
 
 
 def test_a_sparse_input_is_refused() -> None:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
+
 import cases
 import forcing
 import pytest
@@ -74,9 +77,13 @@ def test_a_module_finds_its_cells_anew_when_they_are_worn() -> None:
 
 def test_a_copy_of_a_module_finds_cells_of_its_own() -> None:
     module = vq.nn.VectorQuantizer(2048, 4, update=vq.Gradient(), revive=None, init=CODES)
-    module(ROWS)
+    for _ in range(5):
+        module(ROWS)
     assert module._partition is not None
-    assert module.__getstate__()["_partition"] is None
+    for twin in (copy.deepcopy(module), pickle.loads(pickle.dumps(module))):
+        assert twin._partition is None
+        twin(ROWS)  # however many searches the original has behind it
+        assert twin._partition is not None
 
 
 @pytest.mark.parametrize("metric", cases.METRICS)

@@ -281,7 +281,7 @@ class LearnedCodebook(Packing):
         """Rows of x that may revive a code, and how many of them are usable."""
         if self.revive is None:
             return None, None
-        count, seed = self.revive.candidates, self.revive.seed
+        count, seed = self.revive.candidates, distributed.seed_of_rank(self.revive.seed, None)
         return ops.sample_rows(x.detach(), mask, self.clock, count, seed, self.metric, channel)
 
     @torch.no_grad()

@@ -84,7 +84,8 @@ class Packing(FullPrecision):
         super()._load_from_state_dict(*args, **kwargs)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_prepared": None, "_seen": None, "_partition": None}
+        nothing = {"_prepared": None, "_seen": None, "_partition": None, "_moves_seen": 0}
+        return {**self.__dict__, **nothing}
 
 
 def _kept(parts: list[Tensor]) -> list[Tensor] | None:

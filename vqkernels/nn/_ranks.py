@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
+from torch import Tensor
 
 from vqkernels import distributed, ops
 from vqkernels.distributed import Group, Statistics
@@ -19,10 +20,11 @@ if TYPE_CHECKING:
     from vqkernels.nn._quantizer import Learnt
 
 
-def start_alike(codebooks: Sequence[LearnedCodebook]) -> None:
+def start_alike(codebooks: Sequence[LearnedCodebook], draws: Tensor | None = None) -> None:
     """Gives codebooks that have not trained with other ranks yet the state of the first rank.
 
     One collective per process group. Seeds may differ between ranks, and so may what was loaded.
+    ``draws``, what the owner of the codebooks counts its draws with, goes along with the first.
     """
     for codebook in codebooks:
         _refuse_sharding(codebook)
@@ -33,6 +35,8 @@ def start_alike(codebooks: Sequence[LearnedCodebook]) -> None:
             waiting.setdefault(group.name, []).append(codebook)
     for name, members in waiting.items():
         state = [tensor for member in members for tensor in member._state_but_initialised()]
+        if draws is not None and members[0] is codebooks[0]:
+            state.append(draws)
         initialised = [member.initialised for member in members]
         with torch.no_grad():
             ops.replicate_(state, initialised, [member._owner_key for member in members], name)

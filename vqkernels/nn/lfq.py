@@ -90,7 +90,7 @@ class LFQ(ImplicitCodebook):
         self.spherical = spherical
         self.commitment_weight = float(commitment_weight)
         self.regularize = regularize
-        self.entropy_group = entropy_group
+        self.entropy_group = None if entropy_group is None else int(entropy_group)
         self.estimator = estimator
 
     @property

@@ -72,7 +72,7 @@ class RandomProjectionVQ(Quantizer, FullPrecision):
         _checks.integer_at_least("codebooks", codebooks, 1)
         _checks.boolean("norm", norm)
         _checks.integer_at_least("seed", seed, 0)
-        generator = torch.Generator().manual_seed(seed)
+        generator = torch.Generator().manual_seed(int(seed))
         draw = functools.partial(torch.randn, generator=generator, dtype=torch.float32)
         std = math.sqrt(2.0 / (embedding_dim + code_dim))
         shape = (codebooks * code_dim, embedding_dim)

@@ -224,7 +224,7 @@ class ResidualVQ(FullPrecision, Quantizer):
     @torch.no_grad()
     def _initialise(self, x: Tensor, mask: Tensor | None, channel: int) -> None:
         modules = self._codebooks()
-        _ranks.start_alike(modules)
+        _ranks.start_alike(modules, self.draws)
         left = x.detach()
         for position, level in enumerate(modules):
             level._run_kmeans(left, mask, channel)
@@ -261,7 +261,7 @@ class ResidualVQ(FullPrecision, Quantizer):
         first = self._level(0)
         counts, rows, found = out.usage.counts, None, None
         if first.revive is not None:
-            count, seed = first.revive.candidates, first.revive.seed
+            count, seed = first.revive.candidates, seed_of_rank(first.revive.seed, None)
             rows, found = ops.sample_residuals(
                 x.detach(), codebooks, out.indices, mask, kept, first.clock, count, seed, channel
             )

@@ -32,7 +32,8 @@ class SimVQ(TrainedByGradient):
         transform: module from (K, D') to (K, D); None for ``nn.Linear(D', D, bias=False)``.
         frozen: (K, D') floating tensor of finite codes; None draws them, D' = D, from a normal
             distribution of variance 1/D with torch's generator. Ranks of a process group must
-            have the same ones: DDP and FSDP see to it.
+            have the same ones: DDP sees to it, ``fully_shard`` does not. There seed the generator
+            alike on all ranks, or pass them.
         commitment_weight: factor of ``mse(x, sg(q))``, at least 0.
         codebook_weight: factor of ``mse(sg(x), q)``, at least 0.
         estimator: "straight_through" or "rotation".

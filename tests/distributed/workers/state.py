@@ -42,6 +42,21 @@ def a_file_that_only_one_rank_has_loaded_reaches_all() -> None:
         assert_ranks_equal(module)
 
 
+def draws_go_on_from_a_file_that_only_one_rank_has_loaded() -> None:
+    def made(seed: int) -> vq.nn.ResidualVQ:
+        return vq.nn.ResidualVQ(lambda: quantizer(seed), 4, dropout=vq.LevelDropout())
+
+    batches = [parts([12, 5, 8], seed=step)[RANK] for step in range(5)]
+    whole, resumed = made(0), made(RANK)
+    for batch in batches[:2]:
+        whole(batch)
+    if RANK == 0:
+        resumed.load_state_dict(whole.state_dict())
+    for batch in batches[2:]:
+        assert torch.equal(resumed(batch).indices, whole(batch).indices)
+    assert_same_state(resumed, snapshot(whole))
+
+
 def a_file_from_before_the_init_on_one_rank_opens_it_for_all() -> None:
     module = quantizer(seed=RANK, init="normal")
     if RANK == 0:
@@ -173,6 +188,7 @@ def optimizers_keep_codebooks_alike() -> None:
 
 CHECKS = (
     a_file_that_only_one_rank_has_loaded_reaches_all,
+    draws_go_on_from_a_file_that_only_one_rank_has_loaded,
     a_file_from_before_the_init_on_one_rank_opens_it_for_all,
     resumed_training_is_the_same_training,
     pairs_of_ranks_learn_their_own_codebooks,
