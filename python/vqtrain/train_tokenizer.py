@@ -76,6 +76,7 @@ def train_tokenizer(config: RunConfig, run: Path, resume: str = "auto") -> None:
                 save(config, run)
                 clear(folder)
                 checkpoint.save(folder, model, {**facts, "step": 0})
+            accelerator.wait_for_everyone()
             note["result"] = "nothing to train"
             return
         section, train = config.tokenizer, dataset.train
