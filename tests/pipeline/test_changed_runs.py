@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from vqtrain.cli import main
@@ -41,6 +42,19 @@ def test_a_prior_trained_on_other_draws_is_refused(
     assert made("train prior", tmp_path) == 1
     assert "extract.draws must be 2, with which" in capsys.readouterr().err
     assert made("train prior", tmp_path, "--resume=never") == 0
+
+
+def test_data_that_has_got_a_class_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = tmp_path / "x.npy"
+    np.save(data, np.zeros((60, 4, 4), dtype=np.uint8))
+    np.save(tmp_path / "x-labels.npy", np.arange(60) % 2)
+    options = (f"--data.name=npy:{data}", "--data.warped_copies=0", "--tokenizer.kind=identity")
+    assert made("train tokenizer", tmp_path / "run", *options) == 0
+    np.save(tmp_path / "x-labels.npy", np.arange(60) % 3)
+    assert made("extract", tmp_path / "run", *options) == 1
+    assert "num_labels=2), on which the tokenizer was trained, got" in capsys.readouterr().err
 
 
 def test_a_training_that_cannot_begin_leaves_the_configuration_as_it_was(tmp_path: Path) -> None:
