@@ -69,12 +69,14 @@ def pairs_of_a_class(labels: Tensor) -> Tensor:
 def reconstruction_rows(labels: Tensor) -> tuple[Tensor, ...]:
     """Two rows of at most `COLUMNS` items: one of every class in turn, then again.
 
-    Without classes, items at equal distances: neighbours are crops of the same photograph.
+    Without classes, items at equal distances: neighbours are crops of the same photograph. A
+    single item makes a single row.
     """
-    columns = min(COLUMNS, len(labels) // 2)
+    columns = max(1, min(COLUMNS, len(labels) // 2))
+    shown = min(2 * columns, len(labels))
     by_class = [(labels == label).nonzero().flatten() for label in labels.unique()]
     if len(by_class) == 1:
-        return torch.linspace(0, len(labels) - 1, 2 * columns).long().split(columns)
+        return torch.linspace(0, len(labels) - 1, shown).long().split(columns)
     turns = range(max(len(rows) for rows in by_class))
     order = [rows[turn] for turn in turns for rows in by_class if turn < len(rows)]
-    return torch.stack(order[: 2 * columns]).split(columns)
+    return torch.stack(order[:shown]).split(columns)

@@ -33,13 +33,18 @@ def extract(config: RunConfig, run: Path) -> None:
     """Encodes all splits with the run's tokenizer.
 
     Raises:
-        ValueError: if the tokenizer is of other data, `extract.draws` are more than there are, or
-            what is on disk does not decode to the items.
+        ValueError: if the tokenizer is of other data or classes, `extract.draws` are more than
+            there are, or what is on disk does not decode to the items.
     """
     accelerator = start(config)
     with stage("extract", run) as note:
         dataset = load_dataset(config.data, config.seed)
         model, facts = load_tokenizer(config, run)
+        if model.signal != dataset.signal:
+            raise ValueError(
+                f"the data must be {model.signal}, on which the tokenizer was trained, got "
+                f"{dataset.signal}: run `vqk train tokenizer {run} --resume never`"
+            )
         model.to(accelerator.device)
         header = store_header(config, dataset, model, facts["fingerprint"])
 

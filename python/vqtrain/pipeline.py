@@ -254,6 +254,12 @@ def _check(tokenizer: Tokenizer, priors: Sequence[Prior]) -> None:
 
 
 def _cells(mask: Tensor, grid: tuple[int, ...]) -> Tensor:
-    """`(*size)` to `(*grid)` bool: true where all entries of a cell are."""
+    """`(*size)` to `(*grid)` bool: true where all entries of a cell are.
+
+    Codes that share a cell, as those of several channels or code maps do, have a last axis of the
+    grid to themselves.
+    """
+    cells = grid[: mask.ndim]
     unknown = (~mask).float()[None, None]
-    return ~MAX_POOL[len(grid)](unknown, grid)[0, 0].bool()
+    known = ~MAX_POOL[mask.ndim](unknown, cells)[0, 0].bool()
+    return known.view(*cells, *[1] * (len(grid) - mask.ndim)).expand(grid)

@@ -159,9 +159,10 @@ def _quality(run: Path, m: dict[str, Any]) -> str:
 
 
 def _curves(run: Path, m: dict[str, Any]) -> list[str]:
-    """One chart for each model that left a log."""
+    """One chart for each model that left a log; the folder may have priors of an earlier run."""
     found = []
-    for folder in (run / "tokenizer", *sorted(run.glob("prior-*"))):
+    priors = (run / f"prior-{level}" for level in range(len(m.get("levels", ()))))
+    for folder in (run / "tokenizer", *priors):
         if not (folder / "log.jsonl").is_file():
             continue
         lines = [json.loads(line) for line in (folder / "log.jsonl").read_text().splitlines()]
@@ -170,14 +171,19 @@ def _curves(run: Path, m: dict[str, Any]) -> list[str]:
             title,
             unit,
             [line["step"] for line in lines],
-            [line.get("train", line["loss"]) for line in lines],
-            [line["validation"] for line in lines],
+            [_number(line.get("train", line["loss"])) for line in lines],
+            [_number(line["validation"]) for line in lines],
             references,
         )
         path = run / f"curve-{folder.name}.png"
         pictures.curve(path, chart)
         found.append(picture(path, f"Training and validation of {folder.name}"))
     return found
+
+
+def _number(logged: float | None) -> float:
+    """A number of the log, which has null for one that was not finite."""
+    return math.nan if logged is None else logged
 
 
 def _of_model(folder: str, m: dict[str, Any]) -> tuple[str, str, dict[str, float]]:

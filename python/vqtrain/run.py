@@ -22,7 +22,7 @@ from vqtrain.config import RESUME, RunConfig, parse, take_options
 from vqtrain.evaluate import evaluate
 from vqtrain.extract import extract
 from vqtrain.report import report
-from vqtrain.runtime import fresh, keep_inputs, start
+from vqtrain.runtime import fresh, is_first_rank, keep_inputs, start
 from vqtrain.sample import sample
 from vqtrain.train_prior import train_prior
 from vqtrain.train_tokenizer import train_tokenizer
@@ -49,20 +49,26 @@ def run(config: RunConfig, folder: Path, resume: str = "auto") -> None:
         resume: `auto` goes on with trainings that were interrupted, `never` trains anew.
     """
     begin = time.perf_counter()
-    device = start(config).device
-    print(f"[run] {folder} on {device}, {torch.get_num_threads()} threads, seed {config.seed}")
+    device, first = start(config).device, is_first_rank()
+    if first:
+        print(f"[run] {folder} on {device}, {torch.get_num_threads()} threads, seed {config.seed}")
     for chained in WITHOUT_CODES if config.tokenizer.kind == "vae" else STAGES:
         if chained in (train_tokenizer, train_prior):
             chained(config, folder, resume=resume)
             continue
+        if chained is not extract and not first:
+            continue  # ranks share what is long; the rest is made by one
         name, artifact, models = MADE[chained]
         inputs = _inputs(config, folder, models)
         if fresh(name, folder, inputs) and (folder / artifact).is_file():
-            print(f"[{name}] was made before from the same models and settings")
+            if first:
+                print(f"[{name}] was made before from the same models and settings")
             continue
         chained(config, folder)
-        keep_inputs(name, folder, inputs)
-    print(f"[run] done in {time.perf_counter() - begin:.1f} s: open {folder / 'report.html'}")
+        if first:
+            keep_inputs(name, folder, inputs)
+    if first:
+        print(f"[run] done in {time.perf_counter() - begin:.1f} s: open {folder / 'report.html'}")
 
 
 def _inputs(config: RunConfig, folder: Path, models: str) -> dict[str, Any]:

@@ -206,6 +206,9 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--seeds", nargs="+", type=int, help="instead of the table's own")
     parser.add_argument("--set", nargs="+", default=[], help="section.field=value for every row")
     arguments = parser.parse_args(argv)
+    for field in arguments.set:
+        if "=" not in field:
+            parser.error(f"--set must be followed by section.field=value, got {field!r}")
     table = load_table(arguments.table)
     if arguments.rows:
         known = [row.name for row in table.rows]

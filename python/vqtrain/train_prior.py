@@ -80,7 +80,7 @@ def _train_level(
     accelerator: Accelerator,
 ) -> None:
     name, where, section = f"train prior {level}", folder(run, level), config.prior_of(level)
-    settings = training_settings(config, level, store.tokenizer)
+    settings = training_settings(config, level, store)
     done = finished(where, settings, resume)
     if done is not None:
         if accelerator.is_main_process:
@@ -88,8 +88,6 @@ def _train_level(
         finished_before(name, run, done.summary(UNIT), done.seconds_before)
         return
     with stage(name, run) as note:
-        if accelerator.is_main_process:
-            save(config, run)
         start(config)  # each level starts from the seed, as if it were trained alone
         model = make_prior(section, code_space(store, level))
         held_out = store.splits["validation"].to(accelerator.device)
@@ -99,7 +97,7 @@ def _train_level(
             items = train.batch(rows, draws).to(accelerator.device)
             return (items.codes[level], items.labels, *items.codes[:level])
 
-        result = Trainer(
+        trainer = Trainer(
             objective=PriorObjective(model),
             config=section,
             accelerator=accelerator,
@@ -117,12 +115,15 @@ def _train_level(
             facts={"tokenizer": store.tokenizer, "level": level},
             log=config.log,
             checkpoints=config.checkpoint,
-        ).fit(resume)
+        )
+        if accelerator.is_main_process:
+            save(config, run)
+        result = trainer.fit(resume)
         note["result"] = result.summary(UNIT)
         note["seconds_before"] = result.seconds_before
 
 
-def training_settings(config: RunConfig, level: int, tokenizer: str) -> dict[str, Any]:
+def training_settings(config: RunConfig, level: int, store: CodeStore) -> dict[str, Any]:
     """All that decides what is trained, under the names that the configuration gives it."""
     section = asdict(config.prior_of(level))
     kinds = {kind: section.pop(kind) for kind in PRIORS if kind in section}
@@ -131,7 +132,8 @@ def training_settings(config: RunConfig, level: int, tokenizer: str) -> dict[str
     return {
         "seed": config.seed,
         "precision": config.precision,
-        "tokenizer": tokenizer,
+        "tokenizer": store.tokenizer,
+        "extract": {"draws": store.train.draws},
         name: {**section, kind: kinds[kind]},
     }
 

@@ -25,6 +25,7 @@ from vqtrain.fit import (
     Order,
     Trainer,
     Validation,
+    clear,
     collapse_warnings,
     finished,
     usage_scalars,
@@ -67,14 +68,15 @@ def train_tokenizer(config: RunConfig, run: Path, resume: str = "auto") -> None:
         finished_before("train tokenizer", run, done.summary(_unit(config)), done.seconds_before)
         return
     with stage("train tokenizer", run) as note:
-        if accelerator.is_main_process:
-            save(config, run)
         dataset = load_dataset(config.data, config.seed)
         model = make_tokenizer(config, dataset.signal)
         facts = {"data": provenance(config.data, config.seed)}
         if not any(parameter.requires_grad for parameter in model.parameters()):
             if accelerator.is_main_process:
+                save(config, run)
+                clear(folder)
                 checkpoint.save(folder, model, {**facts, "step": 0})
+            accelerator.wait_for_everyone()
             note["result"] = "nothing to train"
             return
         section, train = config.tokenizer, dataset.train
@@ -83,7 +85,7 @@ def train_tokenizer(config: RunConfig, run: Path, resume: str = "auto") -> None:
             items = train.batch(rows, draws).to(accelerator.device)
             return items.x, items.labels
 
-        result = Trainer(
+        trainer = Trainer(
             objective=TokenizerObjective(model),
             config=section,
             accelerator=accelerator,
@@ -99,7 +101,10 @@ def train_tokenizer(config: RunConfig, run: Path, resume: str = "auto") -> None:
             facts=facts,
             log=config.log,
             checkpoints=config.checkpoint,
-        ).fit(resume)
+        )
+        if accelerator.is_main_process:
+            save(config, run)
+        result = trainer.fit(resume)
         note["result"] = result.summary(_unit(config))
         note["seconds_before"] = result.seconds_before
 

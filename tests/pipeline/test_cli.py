@@ -251,6 +251,9 @@ def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
         ("--tokenizer.steps", "0", "steps must be at least 1, got 0"),
         ("--prior.weight_ema", "1", "weight_ema must be in [0, 1), got 1.0"),
         ("--sample.per_class", "1", "per_class must be at least 2, got 1"),
+        ("--sample.batch_size", "0", "sample.batch_size must be at least 1, got 0"),
+        ("--sample.top_p", "0", "top_p must be in (0, 1], got 0.0"),
+        ("--eval.batch_size", "0", "eval.batch_size must be at least 1, got 0"),
         ("--threads", "-1", "threads must be at least 0, got -1"),
     ],
 )

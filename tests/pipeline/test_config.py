@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from vqtrain.cli import main
-from vqtrain.config import RunConfig, parse
+from vqtrain.config import RunConfig, parse, save
 from vqtrain.config.fields import explanations, fields, nearest
 
 
@@ -87,6 +87,17 @@ def test_the_lower_prior_can_be_set_on_the_command_line() -> None:
     config, _ = parse(["digits", "--lower_prior.pixelcnn.width", "24"], "run")
     assert config.lower_prior is not None
     assert config.lower_prior.pixelcnn.width == 24
+
+
+def test_the_source_may_follow_options(tmp_path: Path) -> None:
+    earlier, _ = parse(["tones-1d"], "run")
+    save(earlier, tmp_path)
+    for argv in (
+        ["--out", str(tmp_path), "--seed=3", "digits"],
+        ["--seed", "3", "digits", "--out", str(tmp_path)],
+    ):
+        config, out = parse(argv, "run")
+        assert (config.data.name, config.seed, out) == ("digits", 3, tmp_path)
 
 
 def test_help_explains_every_field(capsys: pytest.CaptureFixture[str]) -> None:

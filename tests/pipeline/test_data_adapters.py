@@ -72,9 +72,10 @@ def test_draw_0_is_the_middle_in_the_pictures_own_proportions(folder: Path) -> N
 
 
 def test_other_draws_are_other_crops_and_some_are_mirrored(folder: Path) -> None:
-    train = load(f"folder:{folder}", size=(16, 16)).train
+    data = load(f"folder:{folder}", size=(16, 16))
+    train = data.train
     assert train.draws is None
-    rows = torch.zeros(32, dtype=torch.int64)
+    rows = data.clean_train().rows.argmin().expand(32)  # a wide picture
     drawn = train.batch(rows, torch.arange(1, 33))
     again = train.batch(rows[:5], torch.arange(1, 33).flip(0)[:5])
     assert torch.equal(again.x, drawn.x.flip(0)[:5])
@@ -136,6 +137,13 @@ def test_held_out_items_can_be_limited_and_still_show_every_class(folder: Path) 
         assert len(some.x) == 4
         assert set(some.rows.tolist()) < set(split.rows.tolist())
         assert set(some.labels.tolist()) == {0, 1}
+
+
+def test_the_first_training_items_of_a_sorted_set_are_of_every_class(tmp_path: Path) -> None:
+    np.save(tmp_path / "x.npy", array(400, 4, 4))
+    np.save(tmp_path / "x-labels.npy", np.arange(400) // 100)
+    data = load(f"npy:{tmp_path / 'x.npy'}", levels=17)
+    assert set(data.clean_train(40).labels.tolist()) == {0, 1, 2, 3}
 
 
 def test_what_is_not_a_folder_of_pictures_is_refused(folder: Path, tmp_path: Path) -> None:
@@ -252,6 +260,14 @@ def test_arrays_that_do_not_fit_are_refused(tmp_path: Path) -> None:
     np.save(tmp_path / "x-labels.npy", np.zeros(29, dtype=np.int64))
     with pytest.raises(ValueError, match=r"x-labels.npy must hold 30 integers from 0 on, got int"):
         load(name)
+    np.save(tmp_path / "x-labels.npy", np.array(["cat"] * 30, dtype=object), allow_pickle=True)
+    with pytest.raises(
+        ValueError, match=r"x-labels.npy must be a file of numbers, got: .*objects"
+    ):
+        load(name)
+    np.savez(tmp_path / "x.npz", images=array(30, 4, 4))
+    with pytest.raises(ValueError, match=r"x.npz must be a file of one array, got .*'images'"):
+        load(f"npy:{tmp_path / 'x.npz'}")
     np.save(path, np.array([{}]), allow_pickle=True)
     with pytest.raises(
         ValueError, match=r"x.npy must be a file of numbers, got: .*Python objects"

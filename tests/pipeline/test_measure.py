@@ -6,12 +6,17 @@ from typing import Any
 import pytest
 import torch
 
-from vqtrain.config import RunConfig
+from vqtrain.codes import CodeSet, CodeStore, ShardedCodes
+from vqtrain.config import RunConfig, TokenizerConfig
 from vqtrain.config.sections import EvalConfig
-from vqtrain.data import DataConfig, Dataset, load_dataset
+from vqtrain.data import DataConfig, Dataset, Split, StoredTrainSet, load_dataset
+from vqtrain.extract import store_header
 from vqtrain.measure.bits import bits_warnings
-from vqtrain.measure.reconstructions import closeness, read_by_rule
+from vqtrain.measure.reconstructions import closeness, measure_reconstructions, read_by_rule
 from vqtrain.measure.samples import measure_samples, samples_warnings
+from vqtrain.measure.subject import Subject
+from vqtrain.models import VQVAE, Signal, VQVAEConfig
+from vqtrain.train_tokenizer import make_tokenizer
 
 
 def config_of(name: str) -> RunConfig:
@@ -66,6 +71,53 @@ def test_without_classes_or_draws_the_rest_is_measured_and_the_reasons_are_kept(
     m = measured(tmp_path, "photos", dataset, samples)
     assert set(m["skipped"]) == {"cas", "neighbours"}
     assert m["fd_local"] > 0
+
+
+def test_training_items_of_one_class_train_no_classifier(tmp_path: Path) -> None:
+    dataset, items = dataset_of("digits"), dataset_of("digits").clean_train()
+    one = StoredTrainSet(items.take((items.labels == 3).nonzero().flatten()))
+    real = dataset.validation
+    samples = {"labels": real.labels, "means": real.x.float()}
+    m = measured(tmp_path, "digits", dataset._replace(train=one), samples)
+    assert m["skipped"]["cas"] == "the training items measured are all of one class"
+
+
+@pytest.mark.parametrize(
+    ("items", "levels", "reason"),
+    [
+        (8, 256, "needs 512 training patches, one per code, got 128"),
+        (60, 2, "as many patches as there are codes keep everything"),
+    ],
+)
+def test_reconstructions_are_measured_where_patches_give_no_floor(
+    tmp_path: Path, items: int, levels: int, reason: str
+) -> None:
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randint(levels, (items, 1, 8, 8), generator=generator, dtype=torch.uint8)
+    split = Split(x, torch.zeros(items, dtype=torch.int64), torch.arange(items))
+    dataset = Dataset(StoredTrainSet(split), split, split, Signal((8, 8), 1, levels), ("item",))
+    config = RunConfig(tokenizer=TokenizerConfig(vqvae=VQVAEConfig(num_embeddings=512)))
+    tokenizer = make_tokenizer(config, dataset.signal)
+    assert isinstance(tokenizer, VQVAE)
+    tokenizer(x, split.labels)  # k-means fills the codebook
+    codes = CodeSet(tokenizer.eval().encode(x), split.labels, split.rows, split.rows)
+    header = store_header(config, dataset, tokenizer, fingerprint="")
+    subject = Subject(
+        run=tmp_path,
+        config=config,
+        dataset=dataset,
+        tokenizer=tokenizer,
+        priors=(),
+        store=CodeStore(ShardedCodes((codes,), items, 1, items), {"test": codes}, header),
+        samples={},
+        device=torch.device("cpu"),
+        best_steps={},
+    )
+    skipped: dict[str, str] = {}
+    m = measure_reconstructions(subject, skipped)
+    assert skipped == {"psnr_patches": reason}
+    assert m["psnr"] > 0
+    assert "psnr_patches" not in m
 
 
 def test_psnr_of_photographs_is_told_picture_by_picture() -> None:

@@ -55,7 +55,7 @@ def test_an_envelope_keeps_peaks_however_narrow() -> None:
 
 
 @pytest.mark.parametrize("size", [(512,), (12, 8), (4, 8, 8)])
-@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("channels", [1, 2, 3])
 def test_every_kind_of_signal_has_a_sheet(
     tmp_path: Path, size: tuple[int, ...], channels: int
 ) -> None:
@@ -107,6 +107,8 @@ def test_exhibits_show_each_class_in_turn_and_pairs_of_one_class() -> None:
     labels = torch.tensor([0, 0, 0, 0, 1, 1, 1, 1])
     assert [rows.tolist() for rows in reconstruction_rows(labels)] == [[0, 4, 1, 5], [2, 6, 3, 7]]
     assert [len(rows) for rows in reconstruction_rows(torch.arange(360) % 24)] == [COLUMNS] * 2
+    assert [rows.tolist() for rows in reconstruction_rows(torch.tensor([3]))] == [[0]]
+    assert [rows.tolist() for rows in reconstruction_rows(torch.arange(3))] == [[0], [1]]
     no_classes = reconstruction_rows(torch.zeros(191))
     assert torch.cat(no_classes).tolist() == list(range(0, 191, 10))
     assert pairs_of_a_class(labels).tolist() == [[0, 1], [4, 5], [2, 3], [6, 7]]

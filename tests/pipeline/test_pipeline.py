@@ -4,6 +4,7 @@ import ast
 import json
 import shutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 import vqtrain
 from vqtrain import checkpoint
 from vqtrain.models import TOKENIZERS, VAE, VQVAE, Identity, VQVAEConfig
-from vqtrain.models.tokenizer import Signal, SignalModel
+from vqtrain.models.tokenizer import Signal, SignalModel, Tokenizer
 from vqtrain.pipeline import GenerativePipeline
 from vqtrain.priors import PRIORS, GatedPixelCNN, PixelCNNConfig
 from vqtrain.priors.prior import CodeSpace, Prior
@@ -134,6 +135,34 @@ def test_a_completion_keeps_what_is_known_and_draws_the_rest(
     assert (codes[:, 2:] != given[:, 2:]).any()
     with pytest.raises(ValueError, match=r"mask must have shape \(8, 8\), got \(4, 4\)"):
         pipeline.complete(images, LABELS, mask[:4, :4], torch.Generator())
+
+
+def identity() -> Tokenizer:
+    return Identity(Signal(size=(8, 8), channels=3, levels=4))
+
+
+def two_maps() -> Tokenizer:
+    sizes = VQVAEConfig(hidden=4, residual_hidden=4, embedding_dim=4, code_maps=2)
+    model = VQVAE(sizes, Signal(size=(8, 8), channels=3, levels=4))
+    model.train()(torch.randint(4, (8, 3, 8, 8)), torch.zeros(8, dtype=torch.int64))
+    return model
+
+
+@pytest.mark.parametrize("make", [identity, two_maps])
+def test_codes_that_share_a_cell_are_kept_together(make: Callable[[], Tokenizer]) -> None:
+    torch.manual_seed(0)
+    tokenizer = make()
+    space = CodeSpace(tokenizer.codebook_sizes[0], tokenizer.code_grids[0])
+    prior = scrambled(GatedPixelCNN(PixelCNNConfig(width=4, layers=1), space), 0)
+    assert isinstance(prior, Prior)
+    pipeline = GenerativePipeline(tokenizer, [prior], ["item"])
+    x, labels = torch.randint(4, (4, 3, 8, 8)), torch.zeros(4, dtype=torch.int64)
+    mask = torch.arange(8)[:, None].expand(8, 8) < 4
+    (codes,) = pipeline.complete(x, labels, mask, torch.Generator().manual_seed(0)).codes
+    half = space.grid[0] // 2
+    given = tokenizer.encode(x)[0]
+    assert torch.equal(codes[:, :half], given[:, :half])
+    assert (codes[:, half:] != given[:, half:]).any()
 
 
 def test_a_prior_of_other_codes_is_refused(pipeline: GenerativePipeline) -> None:

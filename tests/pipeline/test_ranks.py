@@ -13,11 +13,13 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
 
 from vqtrain.cli import main
+from vqtrain.files import read_json
 from vqtrain.fit.state import read_header
 
 # No dropout, and codes that do not die: nothing may be drawn within a step.
@@ -152,3 +154,17 @@ def test_two_ranks_killed_in_mid_training_resume_to_the_same_bits(
     assert killed.keys() == whole.keys()
     for name, value in whole.items():
         assert torch.equal(killed[name], value), name
+
+
+def test_two_ranks_make_a_whole_run_once(tmp_path: Path) -> None:
+    sounds = np.random.default_rng(0).integers(0, 256, (60, 16), dtype=np.uint8)
+    np.save(tmp_path / "sounds.npy", sounds)
+    options = [
+        *("--threads=1", "--device=cpu", f"--data.name=npy:{tmp_path / 'sounds.npy'}"),
+        *("--tokenizer.kind=identity", "--prior.steps=1", "--prior.clean_share=null"),
+        *("--sample.per_class=2", "--sample.completions=0", "--eval.bootstrap=2"),
+    ]
+    said = output_of(two_ranks(["run", "digits", "--out", str(tmp_path / "run"), *options]))
+    for name in ("run", "sample", "eval", "report"):
+        assert said.count(f"[{name}]") == 2  # as it begins and as it ends
+    assert set(read_json(tmp_path / "run" / "stages.json", "-")["report"]) == {"seconds", "inputs"}

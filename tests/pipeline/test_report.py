@@ -1,5 +1,6 @@
 """The page: whole in itself, sensible for every kind of run, and drawn by a browser."""
 
+import json
 import re
 import shutil
 import subprocess
@@ -210,3 +211,24 @@ def test_a_browser_draws_the_page_and_nothing_is_cut_off(
     assert (pixels < 100).mean() > 0.02  # ink: text and the two dark pictures
     # The page itself is never wider than the window: its margin stays white.
     assert (pixels[:, -10:] > 250).all()
+
+
+@pytest.mark.parametrize("metrics", [CODES, VAE])
+def test_logs_of_priors_that_the_run_no_longer_has_are_left_out(
+    tmp_path: Path, metrics: dict[str, Any]
+) -> None:
+    for name in ("tokenizer", "prior-0", "prior-1"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "log.jsonl").write_text('{"step": 1, "loss": 2.0, "validation": 1.0}\n')
+    page = page_of(tmp_path, metrics)
+    assert "Training and validation of tokenizer" in page
+    assert ("Training and validation of prior-0" in page) == ("levels" in metrics)
+    assert "Training and validation of prior-1" not in page
+
+
+def test_a_validation_that_was_not_finite_is_a_gap_in_the_curve(tmp_path: Path) -> None:
+    (tmp_path / "tokenizer").mkdir()
+    found = ({"loss": None, "validation": None}, {"loss": 2.0, "validation": 1.0})
+    lines = [json.dumps({"step": step, **line}) for step, line in enumerate(found)]
+    (tmp_path / "tokenizer" / "log.jsonl").write_text("\n".join(lines))
+    assert "Training and validation of tokenizer" in page_of(tmp_path, CODES)

@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 
 from vqtrain.config import CheckpointConfig
 from vqtrain.fit import Fit, finished
+from vqtrain.fit.state import kept
 
 MODELS: dict[str, Callable[[], Any]] = {"tokenizer": tokenizer, "prior": prior}
 LONG = {"steps": 24, "validate_every": 4, "weight_ema": 0.9, "learning_rate": 0.01}
@@ -142,9 +143,9 @@ def test_other_settings_are_refused_by_name_and_change_nothing(
 def test_kept_checkpoints_hold_weights_and_state_and_the_oldest_go(tmp_path: Path) -> None:
     options: dict[str, Any] = {**LONG, "checkpoints": CheckpointConfig(keep_every=5, keep=2)}
     trainer(tmp_path / "a", tokenizer(), **options).fit()
-    kept = sorted(path.name for path in (tmp_path / "a").glob("step-*"))
-    assert kept == ["step-000015", "step-000020"]
-    for name in kept:
+    names = sorted(path.name for path in (tmp_path / "a").glob("step-*"))
+    assert names == ["step-000015", "step-000020"]
+    for name in names:
         files = sorted(path.name for path in (tmp_path / "a" / name).iterdir())
         assert files == ["config.json", "model.safetensors", "state.safetensors"]
     # Going on from an old one repeats what came after it.
@@ -154,6 +155,13 @@ def test_kept_checkpoints_hold_weights_and_state_and_the_oldest_go(tmp_path: Pat
     assert without_seconds(tmp_path / "a") == before
     for name, value in load_file(tmp_path / "a" / "state.safetensors").items():
         assert torch.equal(value, state[name]), name
+
+
+def test_kept_checkpoints_are_ordered_by_their_steps(tmp_path: Path) -> None:
+    for name in ("step-1000000", "step-999999", "step-000500", "step-best"):
+        (tmp_path / name).mkdir()
+    names = [path.name for path in kept(tmp_path)]
+    assert names == ["step-000500", "step-999999", "step-1000000"]
 
 
 def test_a_damaged_state_names_the_file_and_what_to_do(tmp_path: Path) -> None:

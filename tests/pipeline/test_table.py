@@ -74,7 +74,14 @@ def test_a_failed_run_names_its_log_and_leaves_no_table(tmp_path: Path) -> None:
     assert not (tmp_path / "table.json").exists()
 
 
-def test_unknown_rows_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_unknown_rows_and_fields_without_a_value_are_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     with pytest.raises(SystemExit):
         main(["digits-table", "--rows", "pixelz", "--out", str(tmp_path)])
     assert "--rows must be among pixels" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["digits-table", "--set", "prior.steps", "5", "--out", str(tmp_path)])
+    assert "--set must be followed by section.field=value, got 'prior.steps'" in (
+        capsys.readouterr().err
+    )

@@ -5,7 +5,6 @@ of an earlier run), `--out RUN`, and any field as `--section.field value`. Unkno
 refused with the name of the field that was meant.
 """
 
-import argparse
 import dataclasses
 import difflib
 import glob
@@ -43,9 +42,7 @@ def parse(argv: list[str], command: str) -> tuple[RunConfig, Path]:
     Returns:
         The configuration and the run folder.
     """
-    first = argparse.ArgumentParser(add_help=False)
-    first.add_argument("source", nargs="?")
-    name = first.parse_known_args(argv)[0].source
+    name = _source(argv)
     parser = _parser(command)
     out = Path()
     try:
@@ -120,6 +117,17 @@ def _parser(command: str) -> ArgumentParser:
     parser.add_class_arguments(RunConfig, None)
     explain(parser, fields(RunConfig))
     return parser
+
+
+def _source(argv: list[str]) -> str | None:
+    """The first word that is neither an option nor the value of one; None if there is none."""
+    words = iter(argv)
+    for word in words:
+        if not word.startswith("-"):
+            return word
+        if "=" not in word and word not in ("-h", "--help"):
+            next(words, None)
+    return None
 
 
 def _options(argv: list[str]) -> list[str]:

@@ -1,12 +1,13 @@
 """What a run may say. Every field is documented here and nowhere else: `--help` reads it."""
 
-from dataclasses import dataclass, field
-from typing import Literal
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal
 
 from vqtrain.codes import ExtractConfig
 from vqtrain.data import DataConfig
 from vqtrain.models import VAEConfig, VQVAE2Config, VQVAEConfig
-from vqtrain.priors import GPTConfig, MaskedConfig, PixelCNNConfig, PixelSNAILConfig
+from vqtrain.priors import GPTConfig, MaskedConfig, PixelCNNConfig, PixelSNAILConfig, Sampler
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -124,8 +125,10 @@ class SampleConfig:
 
     def __post_init__(self) -> None:
         # Two of a class are the least that the classifier of `vqk eval` can be trained on.
-        if self.per_class < 2:
-            raise ValueError(f"per_class must be at least 2, got {self.per_class}")
+        least = {"per_class": 2, "shown_per_class": 1, "batch_size": 1, "completions": 0}
+        _check_least("sample", self, least)
+        # Here, and not after hours of training.
+        Sampler(**{f.name: getattr(self, f.name) for f in fields(Sampler)})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -141,6 +144,10 @@ class EvalConfig:
     batch_size: int = 256
     bootstrap: int = 200
     train_items: int = 2000
+
+    def __post_init__(self) -> None:
+        # A training item is compared with another one.
+        _check_least("eval", self, {"batch_size": 1, "bootstrap": 1, "train_items": 2})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -215,3 +222,11 @@ class RunConfig:
     def prior_of(self, level: int) -> PriorConfig:
         """The section that describes the prior of a level, 0 being the top."""
         return self.prior if level == 0 or self.lower_prior is None else self.lower_prior
+
+
+def _check_least(name: str, section: Any, least: Mapping[str, int]) -> None:
+    """Refuses a section with a number that is too small."""
+    for field_name, bound in least.items():
+        value = getattr(section, field_name)
+        if value < bound:
+            raise ValueError(f"{name}.{field_name} must be at least {bound}, got {value}")

@@ -38,6 +38,8 @@ class Split(NamedTuple):
 class TrainSet(Protocol):
     """Training items, drawn by row and draw.
 
+    Rows are not sorted by class: the first so many of them stand for all.
+
     Attributes:
         size: rows.
         draws: different draws of a row; None where there is no end of them.

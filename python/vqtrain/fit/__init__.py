@@ -4,7 +4,7 @@ from vqtrain.fit.collapse import collapse_warnings, usage_scalars
 from vqtrain.fit.objective import Fit, Objective, Validation
 from vqtrain.fit.order import Order
 from vqtrain.fit.state import finished
-from vqtrain.fit.trainer import Trainer
+from vqtrain.fit.trainer import Trainer, clear
 
 __all__ = [
     "Fit",
@@ -12,6 +12,7 @@ __all__ = [
     "Order",
     "Trainer",
     "Validation",
+    "clear",
     "collapse_warnings",
     "finished",
     "usage_scalars",

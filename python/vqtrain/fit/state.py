@@ -197,12 +197,19 @@ def check_best(folder: Path, progress: Progress) -> None:
 
 
 def _damaged(path: Path, error: Exception) -> ValueError:
-    kept = sorted(path.parent.glob(f"step-*/{FILE}"))
-    way = f"pass --resume {kept[-1].parent} or " if kept and kept[-1] != path else ""
+    others = kept(path.parent)
+    way = f"pass --resume {others[-1]} or " if others else ""
     return ValueError(
         f"{path} must be a whole safetensors file, got: {error}: {way}pass --resume never to "
         "train anew"
     )
+
+
+def kept(folder: Path) -> list[Path]:
+    """The checkpoints that are kept in a folder of a fit, oldest first."""
+    # By number: from the millionth step on, names are longer.
+    numbers = {path: path.name.removeprefix("step-") for path in folder.glob("step-*")}
+    return sorted((p for p in numbers if numbers[p].isdecimal()), key=lambda p: int(numbers[p]))
 
 
 def check_settings(path: Path, settings: dict[str, Any]) -> None:

@@ -27,7 +27,7 @@ from tqdm import tqdm
 from vqtrain import checkpoint
 from vqtrain.config import CheckpointConfig, FitConfig, LogConfig
 from vqtrain.files import sole_writer, sync_folder, temporary_name
-from vqtrain.fit import codebooks, rng, services, state
+from vqtrain.fit import codebooks, log, rng, services, state
 from vqtrain.fit.average import WeightAverage
 from vqtrain.fit.log import Log
 from vqtrain.fit.objective import Fit, Objective, Validation
@@ -133,7 +133,7 @@ class Trainer:
             state.check_best(self.folder, self.training.progress)
         else:
             if main:
-                self._clear()
+                clear(self.folder)
             rng.separate(self.order.seed, self.accelerator.process_index)
             codebooks.initialise(self.objective, self.batch(*self.order.at(0)))
         self.accelerator.wait_for_everyone()
@@ -228,7 +228,7 @@ class Trainer:
 
     def _forget_oldest(self) -> None:
         if self.checkpoints.keep:
-            for kept in sorted(self.folder.glob("step-*"))[: -self.checkpoints.keep]:
+            for kept in state.kept(self.folder)[: -self.checkpoints.keep]:
                 gone = kept.rename(temporary_name(kept))
                 shutil.rmtree(gone)
 
@@ -251,9 +251,10 @@ class Trainer:
     def _facts(self, **more: Any) -> dict[str, Any]:
         return {**self.facts, "step": self.training.progress.step, **more}
 
-    def _clear(self) -> None:
-        """Removes what an earlier training has left, its checkpoint first: nothing may take the
-        rest for finished."""
-        for name in (state.FILE, "step-*", *checkpoint.FILES, *services.SERVICES):
-            for path in self.folder.glob(name):
-                shutil.rmtree(path) if path.is_dir() else path.unlink()
+
+def clear(folder: Path) -> None:
+    """Removes what an earlier training has left, its checkpoint first: nothing may take the rest
+    for finished."""
+    for name in (state.FILE, "step-*", *checkpoint.FILES, log.FILE, *services.SERVICES):
+        for path in folder.glob(name):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()

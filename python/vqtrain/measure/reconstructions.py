@@ -1,5 +1,6 @@
 """How close reconstructions of held-out items are, and what no network could have done as well."""
 
+import math
 from typing import Any
 
 import torch
@@ -97,8 +98,16 @@ def _patch_floor(subject: Subject, skipped: dict[str, str]) -> dict[str, Any]:
         return {}
     sides = [signal.size[0] // grid[0] for grid in store.grids]
     train = subject.dataset.clean_train(subject.config.eval.train_items).x
+    for side, size in zip(sides, store.num_embeddings, strict=True):
+        patches = len(train) * math.prod(length // side for length in signal.size)
+        if patches < size:
+            skipped["psnr_patches"] = f"needs {size} training patches, one per code, got {patches}"
+            return {}
     decoded = through_patches(
         train, subject.dataset.test.x, sides, store.num_embeddings, subject.config.seed
     )
     found = closeness(subject.config.data.name, subject.dataset, decoded)
+    if math.isinf(found["psnr"]):
+        skipped["psnr_patches"] = "as many patches as there are codes keep everything"
+        return {}
     return {"psnr_patches": found["psnr"], "psnr_patches_by_group": found["psnr_by_group"]}

@@ -61,6 +61,9 @@ def _by_classifier(
     if len(dataset.class_names) < 2:
         skipped["cas"] = "the data has no classes"
         return {}
+    if len(train.labels.unique()) < 2:
+        skipped["cas"] = "the training items measured are all of one class"
+        return {}
     features = classifier_features(train.x, dataset.signal.levels)
     scores = {
         key: score_samples(samples[key], samples["labels"], train, dataset.test, features)

@@ -1,5 +1,6 @@
 """Charts of numbers: usage of a codebook, a training, bits, distances, rate against distortion."""
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -19,8 +20,8 @@ class Curve(NamedTuple):
         title: of the chart.
         unit: of the values.
         steps: at which the values were logged.
-        train: mean training value since the line before.
-        validation: validation values.
+        train: mean training value since the line before; NaN where it was not finite.
+        validation: validation values, likewise.
         references: named horizontal lines.
     """
 
@@ -98,8 +99,9 @@ def curve(path: Path, log: Curve) -> None:
             log.steps, log.train, color=FAINT, linewidth=2, label="training (dropout, warps)"
         )
         axes.plot(log.steps, log.validation, color=ACCENT, linewidth=2, label="validation")
-        best = min(range(len(log.steps)), key=log.validation.__getitem__)
-        axes.plot(log.steps[best], log.validation[best], "o", color=INK, label="kept")
+        validated = zip(log.validation, log.steps, strict=True)
+        best, step = min((value, step) for value, step in validated if not math.isnan(value))
+        axes.plot(step, best, "o", color=INK, label="kept")
         for name, value in log.references.items():
             axes.axhline(value, color=INK, linewidth=1, linestyle=":")
             axes.text(log.steps[-1], value, name, ha="right", va="bottom", fontsize=9)

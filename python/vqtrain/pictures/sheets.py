@@ -95,7 +95,12 @@ def _in_rows(items: Tensor) -> Tensor:
 
 
 def _fitting(items: Tensor) -> Tensor:
-    """The first columns that can be told apart on the page; videos as strips of frames."""
+    """The first columns that can be told apart on the page; videos as strips of frames.
+
+    Of channels that are neither grey levels nor colours, the first is shown.
+    """
+    if items.shape[2] not in (1, 3):
+        items = items[:, :, :1]
     if items.ndim == 4:
         return items[:, :WAVES]
     if items.ndim == 6:

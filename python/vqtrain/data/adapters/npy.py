@@ -66,11 +66,7 @@ def load_npy(file: str, config: DataConfig, seed: int) -> Dataset:
     path, title = Path(file), f"npy:{file}"
     if not path.is_file():
         raise FileNotFoundError(f"data.name must name a file, got {title}")
-    try:
-        mapped = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, EOFError) as error:
-        raise ValueError(f"{title} must be a file of numbers, got: {error}") from error
-    array = _with_channels(mapped, title, config)
+    array = _with_channels(_array(path, title), title, config)
     labels = _labels(path.with_name(f"{path.stem}-labels.npy"), len(array))
     members = members_of(title, list(map(str, range(len(array)))), (), config)
     classes = int(labels.max()) + 1
@@ -82,6 +78,17 @@ def load_npy(file: str, config: DataConfig, seed: int) -> Dataset:
     )
     sets = {split: MappedTrainSet(array, labels, rows) for split, rows in members.items()}
     return Dataset.of(sets, signal, tuple(map(str, range(classes))) if classes > 1 else (UNNAMED,))
+
+
+def _array(path: Path, title: str) -> np.ndarray:
+    """The array of a file, memory-mapped."""
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (ValueError, EOFError) as error:
+        raise ValueError(f"{title} must be a file of numbers, got: {error}") from error
+    if not isinstance(array, np.ndarray):
+        raise ValueError(f"{title} must be a file of one array, got an archive of {array.files}")
+    return array
 
 
 def _with_channels(array: np.ndarray, title: str, config: DataConfig) -> np.ndarray:
@@ -111,7 +118,7 @@ def _labels(path: Path, items: int) -> Tensor:
     """Labels of a file, or zeros where there is none."""
     if not path.is_file():
         return torch.zeros(items, dtype=torch.int64)
-    labels = np.load(path, allow_pickle=False)
+    labels = _array(path, str(path))
     if labels.shape != (items,) or labels.dtype.kind not in "iu" or labels.min(initial=0) < 0:
         raise ValueError(
             f"{path} must hold {items} integers from 0 on, got {labels.dtype} {labels.shape}"

@@ -119,6 +119,9 @@ def members_of(
 ) -> dict[str, Tensor]:
     """The items of each split, as `(size,)` int64 numbers.
 
+    Training items are in the order of a hash of their names. As they stand they mostly come class
+    by class, and the first so many of them would be of a few classes.
+
     Args:
         title: of the source, for the error text.
         names: of all items.
@@ -144,6 +147,9 @@ def members_of(
     for split in SPLITS[1:]:
         kept = min(counts[split], config.held_out_limit or counts[split])
         members[split] = members[split][torch.arange(kept) * counts[split] // kept]
+    train = members["train"]
+    places = [hashed(names[number]) for number in train.tolist()]
+    members["train"] = train[torch.tensor(places, dtype=torch.float64).argsort(stable=True)]
     return members
 
 
@@ -152,6 +158,10 @@ def hashed_split(name: str, held_out: Sequence[str], share: float) -> str:
 
     It depends on nothing but the name, so new items leave old ones where they are.
     """
-    place = int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") / 2**64
-    index = int(place / share)
+    index = int(hashed(name) / share)
     return held_out[index] if index < len(held_out) else "train"
+
+
+def hashed(name: str) -> float:
+    """A name's place in [0, 1), the same everywhere and for ever."""
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") / 2**64
