@@ -33,7 +33,7 @@ from vqtrain.files import read_json, write_json
 from vqtrain.table_report import table_report
 
 SCHEMA = 1
-LEVEL_NUMBERS = ("usage", "perplexity")  # of the metrics, collected level by level
+LEVEL_NUMBERS = ("usage", "perplexity")  # of a hierarchy, collected level by level
 
 
 class Row(NamedTuple):
@@ -171,10 +171,14 @@ def collect(table: Table, out: Path) -> dict[str, Any]:
 
 
 def _flat(metrics: dict[str, Any]) -> dict[str, Any]:
-    """Metrics with those of every level of codes beside them: `usage_0` is the top level's."""
-    levels = enumerate(metrics.get("levels", []))
-    return metrics | {
-        f"{key}_{number}": level[key] for number, level in levels for key in LEVEL_NUMBERS
+    """Metrics with one number per level of a hierarchy of codes: `usage_0` is the top level's."""
+    levels = metrics.get("levels", [])
+    if len(levels) < 2:
+        return metrics
+    return {key: value for key, value in metrics.items() if key not in LEVEL_NUMBERS} | {
+        f"{key}_{number}": level[key]
+        for number, level in enumerate(levels)
+        for key in LEVEL_NUMBERS
     }
 
 

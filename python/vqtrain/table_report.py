@@ -7,7 +7,8 @@ OUT/table.html, which holds them and needs no network.
 """
 
 import argparse
-from collections.abc import Mapping, Sequence
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -61,8 +62,13 @@ def table_report(out: Path) -> Path:
         for name, _ in rows
     ]
     seeds = ", ".join(map(str, content["seeds"]))
-    lead = f"Mean and standard error over the seeds {seeds}, on held-out items."
-    tables = {"Bits and reconstructions": BITS, "Codes and samples": CODES_AND_SAMPLES}
+    several = len(content["seeds"]) > 1
+    lead = f"Mean and standard error over the seeds {seeds}" if several else f"Seed {seeds}"
+    lead += ", on held-out items."
+    tables = {
+        "Bits and reconstructions": BITS,
+        "Codes and samples": (*_of_levels(rows), *CODES_AND_SAMPLES),
+    }
     table_page(out / "table.html", content["title"], lead, rows, tables, charts, samples)
     return out / "table.html"
 
@@ -108,6 +114,15 @@ def _table(rows: Sequence[tuple[str, Numbers]], columns: Sequence[Column]) -> st
         if any(column.key in numbers for column in shown)
     ]
     return table(("", *(column.name for column in shown)), body)
+
+
+def _of_levels(rows: Sequence[tuple[str, Numbers]]) -> Iterator[Column]:
+    """Use of the codes of each level, as many as any row has."""
+    for level in itertools.count():
+        if not any(f"usage_{level}" in numbers for _, numbers in rows):
+            return
+        yield Column(f"codes of level {level} used, %", f"usage_{level}", 100, 1)
+        yield Column("perplexity", f"perplexity_{level}", digits=1)
 
 
 def _bits(path: Path, rows: Sequence[tuple[str, Numbers]]) -> Path:

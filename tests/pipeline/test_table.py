@@ -51,15 +51,16 @@ def test_collected_numbers_are_means_over_seeds_with_standard_errors(tmp_path: P
 
 
 def test_the_use_of_every_level_of_codes_is_collected(tmp_path: Path) -> None:
-    levels = [{"usage": 0.5, "perplexity": 3.0}, {"usage": 1.0, "perplexity": 9.0}]
-    for seed in (0, 1):
-        metrics = {"usage": 1.0, "perplexity": 9.0, "levels": levels}
-        write_json(tmp_path / "a" / f"seed-{seed}" / "metrics.json", metrics)
-    numbers = collect(small((Row("a", {}),), (0, 1)), tmp_path)["rows"][0]["numbers"]
-    assert {key: number["mean"] for key, number in numbers.items()} == {
-        **{"usage": 1.0, "usage_0": 0.5, "usage_1": 1.0},
-        **{"perplexity": 9.0, "perplexity_0": 3.0, "perplexity_1": 9.0},
-    }
+    top, bottom = {"usage": 0.5, "perplexity": 3.0}, {"usage": 1.0, "perplexity": 9.0}
+    for name, levels in (("hierarchy", [top, bottom]), ("flat", [bottom])):
+        write_json(tmp_path / name / "seed-0" / "metrics.json", {**bottom, "levels": levels})
+    table = small((Row("hierarchy", {}), Row("flat", {})), (0,))
+    hierarchy, flat = (
+        {key: number["mean"] for key, number in row["numbers"].items()}
+        for row in collect(table, tmp_path)["rows"]
+    )
+    assert hierarchy == {"usage_0": 0.5, "perplexity_0": 3.0, "usage_1": 1.0, "perplexity_1": 9.0}
+    assert flat == bottom
 
 
 def test_one_seed_has_no_standard_error() -> None:

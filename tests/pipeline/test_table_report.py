@@ -46,6 +46,25 @@ def test_a_page_of_a_table_has_every_number_once_and_both_charts(out: Path) -> N
     assert "accuracy score" not in page
 
 
+def test_the_use_of_every_level_is_on_the_page_of_a_hierarchy_and_one_seed_is_no_mean(
+    tmp_path: Path,
+) -> None:
+    numbers = {key: of(value, None) for key, value in {"usage_0": 0.385, "usage_1": 0.992}.items()}
+    rows = [{"name": "K4096", "numbers": numbers, "codes_of": None}]
+    write_json(tmp_path / "table.json", {"title": "Levels", "seeds": [7], "rows": rows})
+    main([str(tmp_path)])
+    page = (tmp_path / "table.html").read_text()
+    for text in (
+        "codes of level 0 used",
+        "codes of level 1 used",
+        ">38.5<",
+        ">99.2<",
+        ">Seed 7, ",
+    ):
+        assert page.count(text) == 1, text
+    assert "level 2" not in page
+
+
 def test_samples_are_those_of_the_first_seed(out: Path) -> None:
     (out / "K8" / "seed-3").mkdir(parents=True)
     (out / "K8" / "seed-3" / "samples.png").write_bytes(b"the picture")
