@@ -253,6 +253,7 @@ def test_help_names_every_command(capsys: pytest.CaptureFixture[str]) -> None:
         ("--sample.per_class", "1", "per_class must be at least 2, got 1"),
         ("--sample.batch_size", "0", "sample.batch_size must be at least 1, got 0"),
         ("--sample.top_p", "0", "top_p must be in (0, 1], got 0.0"),
+        ("--sample.guidance", "2", "guidance must be 1 unless prior.pixelcnn.label_dropout is"),
         ("--eval.batch_size", "0", "eval.batch_size must be at least 1, got 0"),
         ("--threads", "-1", "threads must be at least 0, got -1"),
     ],

@@ -141,11 +141,3 @@ def test_a_vae_draws_latents_and_has_no_codes(tmp_path: Path) -> None:
     tensors, _ = sampled(config_of("vae"), tmp_path)
     assert sorted(tensors) == ["drawn", "labels", "means"]
     assert len(tensors["means"].unique(dim=0)) == 20
-
-
-def test_guidance_of_priors_without_label_dropout_is_refused(tmp_path: Path) -> None:
-    config = config_of(guidance=2.0)
-    untrained(config, tmp_path)
-    with pytest.raises(ValueError, match="guidance must be 1 for a prior trained without label"):
-        sample(config, tmp_path)
-    assert not (tmp_path / "samples").exists()

@@ -219,6 +219,17 @@ class RunConfig:
     log: LogConfig = field(default_factory=LogConfig)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
 
+    def __post_init__(self) -> None:
+        if self.sample.guidance == 1 or self.tokenizer.kind == "vae":
+            return
+        for name in ("prior", "lower_prior"):  # here, and not after hours of training
+            section = getattr(self, name)
+            if section is not None and not getattr(section, section.kind).label_dropout:
+                raise ValueError(
+                    f"sample.guidance must be 1 unless {name}.{section.kind}.label_dropout is "
+                    f"above 0, got {self.sample.guidance}"
+                )
+
     def prior_of(self, level: int) -> PriorConfig:
         """The section that describes the prior of a level, 0 being the top."""
         return self.prior if level == 0 or self.lower_prior is None else self.lower_prior
