@@ -90,7 +90,8 @@ def run_table(
         The content of `table.json`.
 
     Raises:
-        RuntimeError: if a run fails; the others go on first. Its log is `run.log` in its folder.
+        ChildProcessError: if a run fails; the others go on first. Its log is `run.log` in its
+            folder.
     """
     printing = threading.Lock()
 
@@ -117,7 +118,7 @@ def run_table(
             logs = ", ".join(
                 str(_run_folder(out, row.name, seed) / "run.log") for row, seed in failed
             )
-            raise RuntimeError(f"every run of the table must succeed, got failures: see {logs}")
+            raise ChildProcessError(f"every run must succeed, got failures: see {logs}")
     return collect(table, out)
 
 

@@ -69,7 +69,7 @@ def test_one_seed_has_no_standard_error() -> None:
 
 def test_a_failed_run_names_its_log_and_leaves_no_table(tmp_path: Path) -> None:
     table = small((Row("broken", {"tokenizer.stepz": 1}),), (0,))
-    with pytest.raises(RuntimeError, match=r"must succeed, got failures: see .*run\.log"):
+    with pytest.raises(ChildProcessError, match=r"must succeed, got failures: see .*run\.log"):
         run_table(table, tmp_path)
     assert "stepz" in (tmp_path / "broken" / "seed-0" / "run.log").read_text()
     assert not (tmp_path / "table.json").exists()
