@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 from vqtrain.codes import CodeSet, CodeStore, ShardedCodes
 from vqtrain.config import RunConfig, TokenizerConfig
@@ -15,6 +16,7 @@ from vqtrain.measure.bits import bits_warnings
 from vqtrain.measure.reconstructions import closeness, measure_reconstructions, read_by_rule
 from vqtrain.measure.samples import measure_samples, samples_warnings
 from vqtrain.measure.subject import Subject
+from vqtrain.metrics.patches import through_patches
 from vqtrain.models import VQVAE, Signal, VQVAEConfig
 from vqtrain.train_tokenizer import make_tokenizer
 
@@ -82,6 +84,38 @@ def test_training_items_of_one_class_train_no_classifier(tmp_path: Path) -> None
     assert m["skipped"]["cas"] == "the training items measured are all of one class"
 
 
+def reconstructed(
+    run: Path, x: Tensor, levels: int, **sizes: int
+) -> tuple[dict[str, Any], dict[str, str]]:
+    """What is measured of an untrained VQ-VAE that sees the same pictures in every split."""
+    split = Split(x, torch.zeros(len(x), dtype=torch.int64), torch.arange(len(x)))
+    dataset = Dataset(StoredTrainSet(split), split, split, Signal((8, 8), 1, levels), ("item",))
+    config = RunConfig(tokenizer=TokenizerConfig(vqvae=VQVAEConfig(**sizes)))  # type: ignore[arg-type]
+    tokenizer = make_tokenizer(config, dataset.signal)
+    assert isinstance(tokenizer, VQVAE)
+    tokenizer(x, split.labels)  # k-means fills the codebook
+    codes = CodeSet(tokenizer.eval().encode(x), split.labels, split.rows, split.rows)
+    header = store_header(config, dataset, tokenizer, fingerprint="")
+    subject = Subject(
+        run=run,
+        config=config,
+        dataset=dataset,
+        tokenizer=tokenizer,
+        priors=(),
+        store=CodeStore(ShardedCodes((codes,), len(x), 1, len(x)), {"test": codes}, header),
+        samples={},
+        device=torch.device("cpu"),
+        best_steps={},
+    )
+    skipped: dict[str, str] = {}
+    return measure_reconstructions(subject, skipped), skipped
+
+
+def noise(items: int, levels: int) -> Tensor:
+    generator = torch.Generator().manual_seed(0)
+    return torch.randint(levels, (items, 1, 8, 8), generator=generator, dtype=torch.uint8)
+
+
 @pytest.mark.parametrize(
     ("items", "levels", "reason"),
     [
@@ -92,32 +126,19 @@ def test_training_items_of_one_class_train_no_classifier(tmp_path: Path) -> None
 def test_reconstructions_are_measured_where_patches_give_no_floor(
     tmp_path: Path, items: int, levels: int, reason: str
 ) -> None:
-    generator = torch.Generator().manual_seed(0)
-    x = torch.randint(levels, (items, 1, 8, 8), generator=generator, dtype=torch.uint8)
-    split = Split(x, torch.zeros(items, dtype=torch.int64), torch.arange(items))
-    dataset = Dataset(StoredTrainSet(split), split, split, Signal((8, 8), 1, levels), ("item",))
-    config = RunConfig(tokenizer=TokenizerConfig(vqvae=VQVAEConfig(num_embeddings=512)))
-    tokenizer = make_tokenizer(config, dataset.signal)
-    assert isinstance(tokenizer, VQVAE)
-    tokenizer(x, split.labels)  # k-means fills the codebook
-    codes = CodeSet(tokenizer.eval().encode(x), split.labels, split.rows, split.rows)
-    header = store_header(config, dataset, tokenizer, fingerprint="")
-    subject = Subject(
-        run=tmp_path,
-        config=config,
-        dataset=dataset,
-        tokenizer=tokenizer,
-        priors=(),
-        store=CodeStore(ShardedCodes((codes,), items, 1, items), {"test": codes}, header),
-        samples={},
-        device=torch.device("cpu"),
-        best_steps={},
-    )
-    skipped: dict[str, str] = {}
-    m = measure_reconstructions(subject, skipped)
+    m, skipped = reconstructed(tmp_path, noise(items, levels), levels, num_embeddings=512)
     assert skipped == {"psnr_patches": reason}
     assert m["psnr"] > 0
     assert "psnr_patches" not in m
+
+
+def test_the_floor_of_several_codes_in_a_cell_spends_as_many(tmp_path: Path) -> None:
+    x = noise(16, 256)
+    m, _ = reconstructed(tmp_path, x, 256, num_embeddings=8, code_maps=2)
+    decoded = through_patches(x, x, sides=(2, 2), sizes=(8, 8), seed=0)
+    error = decoded.clamp(0, 255) - x
+    floor = 10 * torch.log10(255**2 / error.square().mean())
+    assert m["psnr_patches"] == pytest.approx(floor.item(), rel=1e-5)
 
 
 def test_psnr_of_photographs_is_told_picture_by_picture() -> None:

@@ -91,21 +91,27 @@ def read_by_rule(name: str, dataset: Dataset, means: Tensor) -> dict[str, Any]:
 
 
 def _patch_floor(subject: Subject, skipped: dict[str, str]) -> dict[str, Any]:
-    """PSNR of k-means on raw patches, with the tokenizer's own numbers of codes and grids."""
+    """PSNR of k-means on raw patches, with the tokenizer's own numbers of codes and grids.
+
+    Each of several codes of one cell codes what the ones before it have left, as levels do.
+    """
     signal, store = subject.dataset.signal, subject.store
     if signal.ndim != 2:
         skipped["psnr_patches"] = "for pictures"
         return {}
-    sides = [signal.size[0] // grid[0] for grid in store.grids]
+    levels = [
+        (signal.size[0] // grid[0], size)
+        for grid, size in zip(store.grids, store.num_embeddings, strict=True)
+        for _ in range(math.prod(grid[signal.ndim :]))
+    ]
     train = subject.dataset.clean_train(subject.config.eval.train_items).x
-    for side, size in zip(sides, store.num_embeddings, strict=True):
+    for side, size in levels:
         patches = len(train) * math.prod(length // side for length in signal.size)
         if patches < size:
             skipped["psnr_patches"] = f"needs {size} training patches, one per code, got {patches}"
             return {}
-    decoded = through_patches(
-        train, subject.dataset.test.x, sides, store.num_embeddings, subject.config.seed
-    )
+    sides, sizes = zip(*levels, strict=True)
+    decoded = through_patches(train, subject.dataset.test.x, sides, sizes, subject.config.seed)
     found = closeness(subject.config.data.name, subject.dataset, decoded)
     if math.isinf(found["psnr"]):
         skipped["psnr_patches"] = "as many patches as there are codes keep everything"
