@@ -98,6 +98,14 @@ def test_explain_answers_for_the_rows_that_it_is_given() -> None:
         assert (_share(far, prepared) or 0) > 2 * (share or 1)
 
 
+def test_explain_reads_a_lazily_negated_view_with_its_sign() -> None:
+    x, codebook = _clusters(1000, 16384, 6)
+    prepared = vq.prepare(codebook, backend="native")
+    view = torch.complex(torch.zeros_like(x), -x).conj().imag
+    assert view.is_neg()
+    assert _share(view, prepared) == _share(x, prepared) != _share(-x, prepared)
+
+
 @pytest.mark.parametrize("metric", cases.METRICS)
 @pytest.mark.parametrize("dtype", cases.DTYPES, ids=str)
 @pytest.mark.parametrize("name", cases.SEARCH)

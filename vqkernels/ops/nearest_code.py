@@ -75,4 +75,6 @@ def visited_share(
     if not (fits and x.is_cpu and choose("nearest_code", x, codebook, backend) == "native"):
         return None
     codes = normalize_codes(codebook)[0] if metric == "cosine" else codebook
-    return native.visited_share(x.detach(), codes.detach(), prepared, metric, channel_dim % x.ndim)
+    # A lazily negated view has the values of another sign in memory.
+    x, codes = x.detach().resolve_neg(), codes.detach().resolve_neg()
+    return native.visited_share(x, codes, prepared, metric, channel_dim % x.ndim)
