@@ -64,6 +64,18 @@ def test_a_folder_of_pictures_has_classes_and_three_splits(folder: Path) -> None
     assert min(data.train.size, len(data.validation.x), len(data.test.x)) >= 2
 
 
+def test_links_to_folders_are_followed_and_may_go_round(
+    folder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    linked = tmp_path_factory.mktemp("linked")
+    for name in ("cat", "dog"):
+        (linked / name).symlink_to(folder / name)
+    (folder / "cat" / "again").symlink_to(folder / "cat")
+    direct, through = (load(f"folder:{root}", size=(16, 12)) for root in (folder, linked))
+    assert through.class_names == ("cat", "dog")
+    assert torch.equal(everything(through)[0], everything(direct)[0])
+
+
 def test_draw_0_is_the_middle_in_the_pictures_own_proportions(folder: Path) -> None:
     x, _, rows = everything(load(f"folder:{folder}", size=(16, 16)))
     picture = x[rows.tolist().index(0)].float()  # 20 high and 40 wide: the middle half is seen

@@ -4,10 +4,12 @@
     DIR/train/cat/1.png  DIR/test/cat/9.png     split as it stands; a missing validation or test
                                                 split is cut from `train` by the hash
 
-Files that are not in a sub-folder make one class. `data.size` has two lengths for pictures and
-one for sounds.
+Files that are not in a sub-folder make one class. Links to folders are followed. `data.size` has
+two lengths for pictures and one for sounds.
 """
 
+import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -59,7 +61,7 @@ def load_folder(folder: str, config: DataConfig, seed: int) -> Dataset:
     if sound:
         sounds.import_soundfile()
     suffixes = SOUNDS if sound else PICTURES
-    paths = sorted(p for p in root.rglob("*") if p.suffix.lower() in suffixes and p.is_file())
+    paths = sorted(p for p in _files(root) if p.suffix.lower() in suffixes and p.is_file())
     if not paths:
         raise ValueError(f"{title} must hold files {', '.join(suffixes)}, got none")
 
@@ -100,6 +102,19 @@ def load_folder(folder: str, config: DataConfig, seed: int) -> Dataset:
         mirrored=not sound,
     )
     return dataset_of(source, config, seed)
+
+
+def _files(root: Path) -> Iterator[Path]:
+    """What lies below a folder and the folders that it links to, once each: links may go round."""
+    seen = set()
+    for folder, inner, names in os.walk(root, followlinks=True):
+        inner.sort()
+        place = os.path.realpath(folder)
+        if place in seen:
+            inner.clear()
+            continue
+        seen.add(place)
+        yield from (Path(folder, name) for name in names)
 
 
 def _picture(path: Path, channels: int, least: Size) -> Tensor:
