@@ -48,9 +48,8 @@ class FitConfig:
     patience: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "accumulate", "validate_every"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        names = ("steps", "batch_size", "accumulate", "validate_every")
+        _check_least(self, dict.fromkeys(names, 1))
         if self.batch_size % self.accumulate:
             raise ValueError(
                 f"batch_size must be a multiple of accumulate {self.accumulate}, "
@@ -126,7 +125,7 @@ class SampleConfig:
     def __post_init__(self) -> None:
         # Two of a class are the least that the classifier of `vqk eval` can be trained on.
         least = {"per_class": 2, "shown_per_class": 1, "batch_size": 1, "completions": 0}
-        _check_least("sample", self, least)
+        _check_least(self, least, "sample.")
         # Here, and not after hours of training.
         Sampler(**{f.name: getattr(self, f.name) for f in fields(Sampler)})
 
@@ -147,7 +146,7 @@ class EvalConfig:
 
     def __post_init__(self) -> None:
         # A training item is compared with another one.
-        _check_least("eval", self, {"batch_size": 1, "bootstrap": 1, "train_items": 2})
+        _check_least(self, {"batch_size": 1, "bootstrap": 1, "train_items": 2}, "eval.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -179,9 +178,7 @@ class CheckpointConfig:
     keep: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("every", "keep_every", "keep"):
-            if getattr(self, name) < 0:
-                raise ValueError(f"{name} must be at least 0, got {getattr(self, name)}")
+        _check_least(self, dict.fromkeys(("every", "keep_every", "keep"), 0))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -235,9 +232,9 @@ class RunConfig:
         return self.prior if level == 0 or self.lower_prior is None else self.lower_prior
 
 
-def _check_least(name: str, section: Any, least: Mapping[str, int]) -> None:
-    """Refuses a section with a number that is too small."""
-    for field_name, bound in least.items():
-        value = getattr(section, field_name)
+def _check_least(section: Any, least: Mapping[str, int], where: str = "") -> None:
+    """Refuses a section with a number that is too small; `where` goes before the field's name."""
+    for name, bound in least.items():
+        value = getattr(section, name)
         if value < bound:
-            raise ValueError(f"{name}.{field_name} must be at least {bound}, got {value}")
+            raise ValueError(f"{where}{name} must be at least {bound}, got {value}")
